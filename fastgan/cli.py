@@ -1,0 +1,202 @@
+"""The commands. Each parses, calls one function, prints; what goes wrong through the user's doing is one line and exit 2."""
+
+import os
+import sys
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fastgan.checked import UserError
+
+# A pipe or a file has no width: whole rows there.
+_OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+Metavar = tyro.conf.arg
+
+
+def presets() -> None:
+    """Every preset: name, data set, method."""
+    from fastgan.presets import DEFAULT, PRESETS
+
+    table = Table("preset", "data", "objective", "network", "refinement", "rounds", "method", box=None)
+    for name, config in PRESETS.items():
+        refinement = f"{config.latent.refine_steps} x {config.latent.step_size:g}" if config.latent.refine_steps else "-"
+        data = f"{config.data.source} {config.data.resolution}x{config.data.resolution}"
+        network = f"{config.network.family} {config.network.width}"
+        method = config.description + (" (default)" if name == DEFAULT else "")
+        table.add_row(name, data, config.objective, network, refinement, str(config.training.steps), method)
+    _OUT.print(table)
+
+
+def train(
+    preset: Annotated[str | None, tyro.conf.Positional] = None,
+    /,
+    *,
+    run_dir: Path | None = None,
+    steps: int | None = None,
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+) -> None:
+    """Train a preset; with no name, AdvLatGAN-qua on real handwritten digits.
+
+    Args:
+        preset: A name that `fastgan presets` lists (default: digits-sngan-qua).
+        run_dir: The run's folder; a new one below ./runs where none is named.
+        steps: Rounds, the same as --set training.steps=N.
+        resume: Go on from the run's newest checkpoint; with no --run-dir, the newest run of the preset below ./runs.
+        set: Fields of the configuration by dotted name, such as training.batch_size=128; the run's config.yaml shows them all.
+    """
+    import fastgan.training
+    from fastgan.training.loop import starting_config
+
+    config = starting_config(preset, run_dir, [assignment for group in set for assignment in group], resume)
+    run = fastgan.training.train(config, run_dir, steps, resume=resume)
+    if run.round == run.config.training.steps:
+        _say_quality(run)
+        _say_where(run)
+
+
+def sample(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    num: int = 64,
+    seed: int = 0,
+    refine_steps: int = 0,
+    step_size: float = 0.05,
+    truncation: float | None = None,
+    labels: str | None = None,
+) -> None:
+    """Draw images from a run's averaged generator.
+
+    Args:
+        run: The run's folder.
+        out: A name ending in .png for one grid, anything else for a folder of numbered images.
+        num: How many.
+        seed: Of the latents.
+        refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
+        step_size: How far one iteration moves each coordinate of a latent.
+        truncation: Draw from a normal prior cut at this many standard deviations.
+        labels: Classes to draw, such as 0,1,2, for class-conditional runs.
+    """
+    import fastgan.training
+    from fastgan.training.sampling import write_images
+
+    loaded = fastgan.training.load_run(run)
+    if labels is not None:
+        raise UserError(f"the run in {run} is not class-conditional: it takes no --labels")
+    images = fastgan.training.sample(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation)
+    write_images(images, out)
+    _OUT.print(f"{num} images of round {loaded.round} -> {out}", markup=False)
+
+
+def evaluate(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    metrics: str | None = None,
+    num: int = 5000,
+    seed: int = 0,
+    refine_steps: int = 0,
+    step_size: float = 0.05,
+    json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
+) -> None:
+    """Judge a run's samples.
+
+    Args:
+        run: The run's folder.
+        metrics: Names divided by commas; those that fit the run's data where none are given. Known: fd-digits.
+        num: How many samples are judged.
+        seed: Of the samples.
+        refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
+        step_size: How far one iteration moves each coordinate of a latent.
+        json: Write the result here as one JSON object.
+    """
+    import fastgan.training
+
+    loaded = fastgan.training.load_run(run)
+    names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
+    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, seed=seed)
+    for name, found in result["metrics"].items():
+        _OUT.print(f"{found.get('title', name)}: {found['value']:.3f}", markup=False)
+    _write_json(result, json)
+
+
+def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
+    """What is installed, what will be used, what is missing and how to get it.
+
+    Args:
+        compile_kernels: Compile every kernel for these GPU architectures (none need be there) and list registers, spills,
+            shared memory and load width.
+    """
+    from fastgan.doctor import findings, kernel_table
+
+    for line in findings():
+        _OUT.print(line)
+    if compile_kernels is not None:
+        _OUT.print(kernel_table([name.strip() for name in compile_kernels.split(",")]))
+
+
+def main() -> None:
+    """The entry point of the `fastgan` command."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor},
+            prog="fastgan",
+            description="Training of generative adversarial networks with latent refinement.",
+        )
+    except UserError as error:
+        _fail(error, 2)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
+    except RuntimeError as error:
+        from fastgan.training.loop import Diverged
+
+        if not isinstance(error, Diverged):
+            raise
+        _fail(error, 1)
+
+
+def _fail(reason: object, code: int) -> None:
+    print(f"fastgan: {reason}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _say_where(run) -> None:
+    newest = run.folder.newest_checkpoint()
+    table = Table.grid(padding=(0, 2))
+    for what, path in {
+        "run": run.path,
+        "samples": max(run.folder.samples.glob("*.png")),
+        "checkpoint": newest,
+        "metrics": run.folder.metrics,
+        "curves": f"tensorboard --logdir {run.folder.tensorboard}",
+    }.items():
+        table.add_row(what, str(path))
+    _OUT.print(table)
+
+
+def _say_quality(run) -> None:
+    from fastgan.training.assess import compare_with_untrained
+
+    result = compare_with_untrained(run)
+    for name, found in result["metrics"].items():
+        title, before = found.get("title", name), result["untrained"][name]
+        _OUT.print(f"{title}: {found['value']:.2f} trained, {before['value']:.2f} untrained", markup=False)
+        if "floor" in found:
+            judge = f"the judge's held-out accuracy is {found['accuracy']:.1%}"
+            _OUT.print(f"  real held-out images stand at {found['floor']:.2f}; {judge}", markup=False)
+
+
+def _write_json(result: dict, path: Path | None) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

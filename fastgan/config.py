@@ -1,0 +1,289 @@
+"""The configuration: one tree of frozen dataclasses, checked where it is built.
+
+`Config` is all that a run depends on. Presets build it, `override` changes it by dotted names, `to_yaml` writes it out
+resolved into the run's folder and `from_yaml` reads that back.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+
+from fastgan.checked import (
+    CHECKED,
+    Count,
+    Fraction,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    UserError,
+    explain,
+    nearest,
+)
+from fastgan.objectives import OBJECTIVES
+from fastgan.terms import TERMS, Term
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Data:
+    """Which images, and how they reach the networks."""
+
+    source: str = "digits"
+    """digits (embedded, real, 1,797 images) or arrays (your .npz or .npy)."""
+    path: str | None = None
+    """Where the images lie, for sources that are not embedded."""
+    resolution: int = Field(default=32, ge=8, le=1024, multiple_of=8)
+    """Side of the square images in pixels."""
+    channels: Literal[1, 3] = 3
+    flip: bool = False
+    """Mirror each image with probability 1/2."""
+    noise: NonNegativeFloat = 0.0
+    """Uniform noise [0, noise) on top of images in [-1, 1] (dequantisation; AdvLatGAN's SN runs use 1/128)."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Latent:
+    """The prior of z, and its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua)."""
+
+    dim: Positive = 128
+    prior: Literal["normal", "truncated-normal", "uniform"] = "normal"
+    truncation: PositiveFloat = 2.0
+    """Bound of the truncated normal prior, in standard deviations."""
+    refine_steps: Count = 0
+    """K, I-FGSM iterations; 0 is ordinary training."""
+    step_size: NonNegativeFloat = 0.01
+    """eps, how far one iteration moves each coordinate (direction sign) or the whole latent (direction l2)."""
+    direction: Literal["sign", "l2"] = "sign"
+    momentum: Fraction = 0.0
+    """Decay of the accumulated gradient (MI-FGSM); 0 is plain I-FGSM."""
+    radius: NonNegativeFloat | None = None
+    """Bound of the distance to the drawn latent (PGD); none as published."""
+    radius_norm: Literal["linf", "l2"] = "linf"
+    stop_score: float | None = None
+    """A sample whose score reaches this stops moving."""
+    keep_best: bool = False
+    """Give each sample's best-scored iterate; costs one more forward."""
+    reuse: bool = False
+    """One refined latent for all discriminator steps of a round, as the published code does; otherwise a fresh one each."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Network:
+    """Generator and discriminator."""
+
+    family: Literal["sn-cnn"] = "sn-cnn"
+    width: Positive = 64
+    """Base channels; the published networks have 64."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Adam:
+    """One player's optimiser and its rate's schedule."""
+
+    rate: PositiveFloat = 2e-4
+    betas: tuple[Fraction, Fraction] = (0.0, 0.9)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls, over the whole run: not at all, to 0 along a line, or to 0 along half a cosine."""
+    warmup: Count = 0
+    """Rounds over which the rate rises from 0."""
+    clip_norm: PositiveFloat | None = None
+    """Bound of the player's gradient norm."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Training:
+    """The loop. Progress is counted in images: real images shown to the discriminator."""
+
+    steps: Positive = 100_000
+    """Rounds; one round is n_dis discriminator steps and one generator step."""
+    batch_size: Positive = 64
+    """Images a discriminator step sees, over all ranks and accumulated micro-batches."""
+    n_dis: Positive = 1
+    accumulate: Positive = 1
+    """Micro-batches a step's batch is cut into."""
+    generator_batch: Positive = 1
+    """Latents of the generator's step, in multiples of batch_size (AdvLatGAN's SN runs use 2)."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto is bf16 where the hardware computes it (CUDA, or a CPU with AVX-512 BF16 or AMX), else fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    ema_half_life: NonNegativeFloat = 10_000.0
+    """Images after which a weight counts half in the averaged generator; 0 turns the average off."""
+    ema_rampup: PositiveFloat | None = 0.05
+    """Early on the half-life is at most this share of the images seen so far (StyleGAN2-ADA)."""
+    log_every: Positive = 50
+    """Rounds between metrics."""
+    sample_every: Count = 500
+    """Rounds between sample grids; 0 draws the last one only."""
+    checkpoint_every: Positive = 500
+    """Rounds between checkpoints."""
+    keep_checkpoints: Positive = 3
+    """Newest checkpoints kept."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Config:
+    """A whole run."""
+
+    name: str = "custom"
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    objective: str = "hinge"
+    data: Data = Field(default_factory=Data)
+    latent: Latent = Field(default_factory=Latent)
+    network: Network = Field(default_factory=Network)
+    terms: dict[str, Any] = Field(default_factory=dict)
+    """What the losses have beside the objective: name -> its settings."""
+    generator: Adam = Field(default_factory=Adam)
+    discriminator: Adam = Field(default_factory=Adam)
+    training: Training = Field(default_factory=Training)
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            raise ValueError(f"unknown objective {name!r}: {nearest(name, OBJECTIVES)}")
+        return name
+
+    @field_validator("terms")
+    @classmethod
+    def _build_terms(cls, terms: dict[str, Any], info: ValidationInfo) -> dict[str, Term]:
+        built = {}
+        for name, settings in terms.items():
+            if name not in TERMS:
+                raise ValueError(f"unknown term {name!r}: {nearest(name, TERMS)}")
+            if isinstance(settings, Term):
+                built[name] = settings
+            elif isinstance(settings, Mapping):
+                try:
+                    built[name] = TERMS[name](**settings)
+                except ValidationError as error:
+                    raise ValueError(f"{name}: {explain(error, {'': _names(TERMS[name])})}") from None
+            elif settings is not None:  # null takes a preset's term away
+                raise ValueError(f"{name} takes settings like terms.{name}.every=1, not {settings!r}")
+        return built
+
+    def __post_init__(self) -> None:
+        training = self.training
+        if training.batch_size % training.accumulate:
+            raise ValueError(
+                f"training.batch_size {training.batch_size} does not divide into training.accumulate {training.accumulate} "
+                "equal micro-batches"
+            )
+        coupled = [name for name, term in self.terms.items() if term.couples]
+        if training.accumulate > 1 and coupled:
+            raise ValueError(f"{coupled[0]} couples the samples of a batch, so training.accumulate must be 1")
+        if training.precision == "fp16" and training.device == "cpu":
+            raise ValueError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
+        for player in ("generator", "discriminator"):
+            if getattr(self, player).warmup >= training.steps:
+                raise ValueError(f"{player}.warmup must end before training.steps ({training.steps})")
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """A copy of `config` with fields set by dotted name.
+
+    Args:
+        assignments: "path.to.field=value"; the value is read as YAML, so numbers, true, null and [0.5, 0.9] mean what they
+            look like.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong kind or out of range, or a combination that can't work.
+    """
+    tree = to_dict(config)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set takes name=value, not {assignment!r}")
+        *parents, last = name.strip().split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"unknown field {name!r}: {parent!r} has no fields of its own")
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {name}: the value {text!r} can't be read") from None
+    return from_dict(tree)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The tree as plain dicts, lists, numbers and strings."""
+    return _plain(dataclasses.asdict(config))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The tree's leaves by dotted name."""
+    leaves: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else key)
+        else:
+            leaves[path] = node
+
+    walk(to_dict(config), "")
+    return leaves
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`, checked.
+
+    Raises:
+        UserError: with one line that names the field.
+    """
+    try:
+        return TypeAdapter(Config).validate_python(dict(tree))
+    except ValidationError as error:
+        raise UserError(explain(error, _fields(Config))) from None
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as a YAML document, in the order of the classes above."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def from_yaml(path: Path) -> Config:
+    """Read what `to_yaml` wrote.
+
+    Raises:
+        UserError: the file is missing, is not such a document, or holds values that are refused.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{path} is not a YAML document") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is not a configuration")
+    try:
+        return from_dict(tree)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _names(settings: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(settings)]
+
+
+def _fields(settings: type, path: str = "") -> dict[str, list[str]]:
+    """Dotted path of each settings class in the tree -> the names of its fields."""
+    found = {path: _names(settings)}
+    for field in dataclasses.fields(settings):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            found |= _fields(field.type, f"{path}.{field.name}".lstrip("."))
+    return found

@@ -1,0 +1,87 @@
+"""What is installed, what will be used, what is missing and how to get it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+
+import torch
+from rich.table import Table
+
+from fastgan.checked import UserError
+from fastgan.engine.precision import computes_bf16, resolve_device
+
+_PACKAGES = {
+    "torch": "networks, optimisers",
+    "torchvision": "grids and PNG files",
+    "triton": "fused kernels on CUDA",
+    "nvidia-dali-cuda130": "data streams",
+    "scikit-learn": "the embedded digits",
+    "pydantic": "checked configuration",
+    "tensorboard": "curves",
+}
+
+
+def findings() -> list[Table | str]:
+    """Tables and lines to print."""
+    installed = Table("package", "version", "what it is for, or how to get it", box=None)
+    for name, purpose in _PACKAGES.items():
+        version = _version(name)
+        installed.add_row(name, version or "missing", purpose if version else f"pip install {name}")
+    installed.add_row("apex (NVIDIA)", *_apex())
+
+    device = resolve_device("auto")
+    used = Table("what", "will be used", box=None)
+    used.add_row("machine", f"{platform.machine()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    used.add_row("device", _describe(device))
+    used.add_row("precision auto", "bf16 (in hardware)" if computes_bf16(device) else "fp32 (no bf16 in hardware)")
+    used.add_row("optimiser", "apex FusedAdam" if device.type == "cuda" and _apex()[0] == "present" else "torch's fused Adam")
+    used.add_row("latent step", "Triton kernel" if device.type == "cuda" else "vectorised torch")
+    free = shutil.disk_usage(".").free / 2**30
+    used.add_row("disk here", f"{free:.0f} GiB free")
+    return [installed, "", used]
+
+
+def kernel_table(architectures: Sequence[str]) -> Table:
+    """Registers, spills, shared memory and load width of every kernel, compiled here for GPUs that need not be here.
+
+    Raises:
+        UserError: an architecture that the compiler does not know.
+    """
+    from fastgan.kernels.ahead_of_time import compile_catalog
+
+    try:
+        reports = compile_catalog(architectures)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    table = Table("kernel", "GPU", "registers", "spills", "local B", "shared B", "widest load B", box=None)
+    for report in reports:
+        table.add_row(
+            report.name,
+            report.arch,
+            *(str(n) for n in (report.registers, report.spills, report.local_bytes, report.shared_bytes, report.load_bytes)),
+        )
+    return table
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _apex() -> tuple[str, str]:
+    try:
+        from apex.optimizers import FusedAdam  # noqa: F401
+    except ImportError:
+        return "missing", "optional, CUDA only: build it from NVIDIA's source (PyPI's apex is another package)"
+    return "present", "fused optimiser on CUDA"
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    reason = "torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
+    return f"CPU ({reason})"

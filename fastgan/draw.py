@@ -1,0 +1,47 @@
+"""All chance in a training step: numbers drawn per sample of the global batch, so that nobody's share changes them."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fastgan.kernels import philox
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The source of random numbers for one micro-batch of one phase.
+
+    Two ranks, or two micro-batches, that hold the halves of `rows` draw what one process would draw for all of them.
+    """
+
+    seed: int
+    purpose: str
+    """Who draws: the phase's name, "samples", ... Different purposes give independent numbers."""
+    step: int
+    """The round."""
+    rows: Tensor
+    """int64 (B,): indices of the samples in the global batch, on the device where the numbers are wanted."""
+    turn: int = 0
+    """Which of the phase's turns in this round."""
+    part: int = 0
+    """Which micro-batch of the turn; `rows` tell its samples apart, so no number depends on it."""
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Numbers in [0, 1), float32 (B, *shape)."""
+        return philox.uniform(self.seed, self._stream(name), self.rows, prod(shape), self.step).view(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers, float32 (B, *shape)."""
+        return philox.normal(self.seed, self._stream(name), self.rows, prod(shape), self.step).view(-1, *shape)
+
+    def times(self, factor: int) -> "Draw":
+        """The same source for `factor` samples in the place of each one."""
+        if factor == 1:
+            return self
+        rows = self.rows[:, None] * factor + torch.arange(factor, device=self.rows.device)
+        return replace(self, rows=rows.flatten())
+
+    def _stream(self, name: str) -> str:
+        return f"{self.purpose}/{self.turn}/{name}"

@@ -1,0 +1,92 @@
+"""The engine of one process: one player's optimiser, precision and gradients."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.config import Adam
+from fastgan.networks.layers import iterate_spectral_norms
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LocalEngine:
+    """Steps the networks of one player together.
+
+    Args:
+        networks: what the player owns, on their device.
+        settings: the optimiser's.
+        precision: "fp32", "bf16" or "fp16": what matrix products run in (autocast); weights and optimiser stay in fp32.
+        lazy_interval: n where the player also has a phase every n rounds: rate and betas are corrected by n / (n + 1), as
+            its optimiser steps that much more often (StyleGAN2, Karras et al. 2020, appendix B).
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], settings: Adam, precision: str, lazy_interval: int = 1) -> None:
+        self.networks = list(networks)
+        self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
+        self.device = self.parameters[0].device
+        self.clip_norm = settings.clip_norm
+        correction = lazy_interval / (lazy_interval + 1) if lazy_interval > 1 else 1.0
+        self.base_rate = settings.rate * correction
+        self.optimiser = _adam(self.parameters, settings, correction)
+        self.dtype = AUTOCAST[precision]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+
+    def autocast(self) -> AbstractContextManager:
+        """The context that losses are computed in."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def set_rate(self, factor: float) -> None:
+        """Set the learning rate to `factor` times the configured one."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.base_rate * factor
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those of the player's parameters."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> None:
+        """One optimiser step on the gathered gradients, which are dropped, and one power iteration of the spectral norms."""
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        for network in self.networks:
+            iterate_spectral_norms(network)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser and loss scale; the weights are the game's."""
+        return {"kind": _kind(self.optimiser), "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`.
+
+        Raises:
+            ValueError: the state is another optimiser's, or of other networks.
+        """
+        if state["kind"] != _kind(self.optimiser):
+            raise ValueError(f"the optimiser's state is of {state['kind']}, this machine uses {_kind(self.optimiser)}")
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _adam(parameters: Sequence[nn.Parameter], settings: Adam, correction: float) -> torch.optim.Optimizer:
+    betas = tuple(float(beta) ** correction for beta in settings.betas)
+    options = {"lr": settings.rate * correction, "betas": betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+    if parameters[0].is_cuda:
+        try:
+            from apex.optimizers import FusedAdam  # NVIDIA's; PyPI's apex is another package, without this name
+        except ImportError:
+            pass
+        else:
+            return FusedAdam(parameters, adam_w_mode=False, **options)
+    return torch.optim.Adam(parameters, fused=True, **options)
+
+
+def _kind(optimiser: torch.optim.Optimizer) -> str:
+    return f"{type(optimiser).__module__.split('.')[0]} {type(optimiser).__name__}"

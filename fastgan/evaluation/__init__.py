@@ -1,0 +1,25 @@
+"""How good the samples are: feature statistics, metrics and their reports. Judges streams of images; knows no run."""
+
+from .digits import (
+    DigitsClassifier,
+    DigitsJudge,
+    DigitsReport,
+    cached_classifier,
+    classifier_key,
+    fd_digits,
+    train_classifier,
+)
+from .frechet import FeatureStatistics, Gaussian, frechet_distance
+
+__all__ = [
+    "DigitsClassifier",
+    "DigitsJudge",
+    "DigitsReport",
+    "FeatureStatistics",
+    "Gaussian",
+    "cached_classifier",
+    "classifier_key",
+    "fd_digits",
+    "frechet_distance",
+    "train_classifier",
+]

@@ -1,0 +1,26 @@
+"""What is optimised: the players, their order of play, the loss of each."""
+
+from fastgan.config import Config
+from fastgan.games.adversarial import AdversarialGame
+from fastgan.games.game import Game, Phase
+from fastgan.latent import Prior, Refinement
+from fastgan.networks import build as build_networks
+from fastgan.objectives import OBJECTIVES
+
+__all__ = ["AdversarialGame", "Game", "Phase", "build"]
+
+
+def build(config: Config) -> AdversarialGame:
+    """The game of `config`, its networks initialised from the seed."""
+    generator, discriminator = build_networks(config)
+    return AdversarialGame(
+        generator,
+        discriminator,
+        prior=Prior.of(config.latent),
+        objective=OBJECTIVES[config.objective],
+        refinement=Refinement(config.latent, config.objective),
+        terms=config.terms,
+        n_dis=config.training.n_dis,
+        generator_batch=config.training.generator_batch,
+        reuse_latents=config.latent.reuse,
+    )

@@ -1,0 +1,73 @@
+"""What every game is made of: players, phases, and the rule that a phase moves nothing but its own player."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fastgan.draw import Draw
+from fastgan.latent.frozen import frozen
+
+Batch = Mapping[str, Tensor]
+"""What a stream yields: "images" (B, C, H, W) in [-1, 1], and whatever else the game plays with ("labels", pairs, ...)."""
+Statistics = dict[str, Tensor]
+"""Scalars for the log, detached, on the device."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One turn of one player in a round."""
+
+    name: str
+    """Unique in the game, "D", "G", "Dreg": names the phase's random numbers and statistics."""
+    player: str
+    loss: Callable[[Batch, Draw], tuple[Tensor, Statistics]]
+    """The loss over one micro-batch, to be minimised, and statistics for the log."""
+    every: int = 1
+    """Rounds between turns."""
+    times: int = 1
+    """Turns in one round, an optimiser step each."""
+    fresh: bool = True
+    """Whether each turn takes new batches from the stream, or the ones that the round's turn before it had."""
+
+
+class Game(nn.Module):
+    """Networks, and whatever state is carried between rounds, as buffers: a checkpoint of the module is one of the game."""
+
+    players: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Player -> names of the submodules that its optimiser steps together."""
+    averaged: ClassVar[Sequence[str]] = ("generator",)
+    """Submodules whose weights are averaged over training (EMA)."""
+    stages: ClassVar[Sequence[int]] = ()
+    """Rounds at whose beginning the game is rebuilt, rising: progressive growth."""
+
+    def phases(self) -> Sequence[Phase]:
+        """The order of play within a round."""
+        raise NotImplementedError
+
+    def after(self, statistics: Mapping[str, Statistics]) -> None:
+        """Bookkeeping at the end of a round; `statistics` by phase. Moves buffers only."""
+
+    def rebuild(self, stage: int) -> None:
+        """Change the networks at the beginning of stage 1, 2, ...; engines, averages and the stream are made anew after it.
+
+        It must depend on nothing but the stage: a resumed run rebuilds from 1 to its stage, then loads its tensors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has stages but no rebuild")
+
+    def networks_of(self, player: str) -> list[nn.Module]:
+        """The submodules that `player` steps."""
+        return [self.get_submodule(name) for name in self.players[player]]
+
+    @contextmanager
+    def turn(self, player: str) -> Iterator[None]:
+        """Inside, every other player is frozen: no gradient of its parameters is computed, none of its buffers moves."""
+        others = (network for other in self.players if other != player for network in self.networks_of(other))
+        with frozen(*others):
+            yield
+
+    def lazy_interval(self, player: str) -> int:
+        """The interval of the player's lazy phases (the shortest, if there are several); 1 where it has none."""
+        return min((phase.every for phase in self.phases() if phase.player == player and phase.every > 1), default=1)

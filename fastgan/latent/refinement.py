@@ -1,0 +1,176 @@
+"""Refinement of latents by I-FGSM: the search for z whose image the discriminator takes for real.
+
+    z_0 = z;   z_{k+1} = z_k - step_size * sign( d/dz_k  L_G( D( G(z_k) ) ) ),   k = 0 .. K-1
+
+Li, Mo, Shi, Yan, "Improving generative adversarial networks via adversarial learning in latent space" (NeurIPS 2022): in the
+discriminator's step it is AdvLatGAN-qua, at sampling time AdvLatGAN-z. One iteration costs a forward of G and D and a backward
+through both towards z alone: no gradient of a weight is computed. What follows the gradient is one kernel (`kernels/ifgsm.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.config import Latent as Settings
+from fastgan.judgement import Judgement
+from fastgan.kernels.ifgsm import ifgsm_step
+from fastgan.latent.frozen import frozen
+from fastgan.objectives import OBJECTIVES
+
+Latent = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""A latent: a tensor (B, ...), or several of them (chunks, a style pair, noise maps) in a list, a tuple or a dict."""
+
+
+def refine(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    z: Latent,
+    labels: Tensor | None = None,
+    steps: int = 20,
+    step_size: float = 0.05,
+    objective: str = "hinge",
+    radius: float | None = None,
+    *,
+    radius_norm: Literal["linf", "l2"] = "linf",
+    direction: Literal["sign", "l2"] = "sign",
+    momentum: float = 0.0,
+    stop_score: float | None = None,
+    keep_best: bool = False,
+    leaves: Sequence[int | str] | None = None,
+) -> Latent:
+    """Move latents by `steps` iterations of I-FGSM towards images that `discriminator` scores as more real.
+
+    Pure: networks run in the mode (train or eval) that they are in, each iteration on the same networks, and no parameter,
+    buffer, `.grad` or `requires_grad` is changed. Works on any pair of modules, under autocast, in a `no_grad` block too.
+
+    Args:
+        generator: `generator(z)` or `generator(z, labels)` -> images.
+        discriminator: `discriminator(x)` or `discriminator(x, labels)` -> one score an image or a map of scores (or a
+            `Judgement`), higher = more real.
+        z: (B, ...) float latents, or a list, tuple or dict of them, handed to `generator` as it is. Not modified.
+        labels: given to both networks, where there are any. Never moved.
+        steps: K, at least 0.
+        step_size: eps: the change of every coordinate ("sign"), or the length of each sample's step ("l2").
+        objective: whose generator loss is descended; a name of `fastgan.objectives.OBJECTIVES`.
+        radius: bound of each sample's distance to its start (projected gradient descent), by the largest coordinate ("linf") or
+            the Euclidean length ("l2") over all the leaves that move. None: no bound.
+        momentum: decay of the accumulated gradient, each gradient divided by its L1 norm (MI-FGSM, Dong et al. 2018).
+        stop_score: a sample stays where it is once its score (a map's mean) reaches this.
+        keep_best: return each sample's iterate with the highest score, z itself and the last one included; one more forward.
+        leaves: which tensors of a latent of several move, by position or key; all where None.
+
+    Returns:
+        The refined latents: the structure, shape, dtype and device of `z`, detached.
+
+    Raises:
+        ValueError: an option out of range, an unknown objective or leaf, or tensors of different batch sizes.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
+    if steps < 0 or step_size < 0:
+        raise ValueError(f"steps and step_size must be at least 0, not {steps} and {step_size}")
+    loss_of = OBJECTIVES[objective].per_score
+    layout = _Layout(z, leaves)
+    moved = layout.flatten()
+    with torch.inference_mode(False), torch.enable_grad(), frozen(generator, discriminator) as reset:
+        moved, origin = moved.clone(), moved.clone()
+        labels = labels.clone() if labels is not None and labels.is_inference() else labels
+        scored = stop_score is not None or keep_best
+        precise = torch.promote_types(moved.dtype, torch.float32)
+        state = {
+            "velocity": torch.zeros_like(moved) if momentum else None,
+            "active": torch.ones(len(moved), dtype=torch.bool, device=moved.device) if stop_score is not None else None,
+            "best_z": moved.clone() if keep_best else None,
+            "best_score": torch.full((len(moved),), -torch.inf, dtype=precise, device=moved.device) if keep_best else None,
+        }
+
+        def judge(latent: Tensor) -> Tensor:
+            reset()
+            inputs = () if labels is None else (labels,)
+            images = generator(layout.unflatten(latent), *inputs)
+            return Judgement.of(discriminator(images, *inputs)).score
+
+        for _ in range(steps):
+            here = moved.detach().requires_grad_()  # shares memory with `moved`, which the step below changes in place
+            score = judge(here)
+            (gradient,) = torch.autograd.grad(loss_of(score).sum(), here)
+            ifgsm_step(
+                moved,
+                gradient,
+                origin,
+                step_size=step_size,
+                direction=direction,
+                radius=radius,
+                radius_norm=radius_norm,
+                momentum=momentum,
+                score=_per_sample(score, precise) if scored else None,
+                stop_score=stop_score,
+                **state,
+            )
+        if keep_best and steps:
+            with torch.no_grad():
+                better = _per_sample(judge(moved), precise) > state["best_score"]
+            moved = torch.where(better[:, None], moved, state["best_z"])
+    return layout.unflatten(moved)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The options of `refine`, settled once: what a game keeps."""
+
+    settings: Settings
+    objective: str
+
+    def __call__(self, generator: nn.Module, discriminator: nn.Module, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Refined latents; `z` itself where refinement is off."""
+        steps = self.settings.refine_steps
+        if not steps:
+            return z
+        options = {name: getattr(self.settings, name) for name in _OPTIONS}
+        return refine(generator, discriminator, z, labels, steps=steps, objective=self.objective, **options)
+
+
+_OPTIONS = ("step_size", "radius", "radius_norm", "direction", "momentum", "stop_score", "keep_best")
+
+
+class _Layout:
+    """Where each leaf of a latent lies in one (B, D) tensor, so that a step over many leaves is one launch."""
+
+    def __init__(self, z: Latent, leaves: Sequence[int | str] | None) -> None:
+        self.kind = type(z)
+        self.tensors: dict[int | str, Tensor] = (
+            {0: z} if isinstance(z, Tensor) else dict(z) if isinstance(z, Mapping) else dict(enumerate(z))
+        )
+        self.moving = list(self.tensors) if leaves is None else list(leaves)
+        unknown = [name for name in self.moving if name not in self.tensors]
+        if unknown or not self.moving:
+            raise ValueError(f"the latent has leaves {list(self.tensors)}, so {leaves} can't be the ones to move")
+        first = self.tensors[self.moving[0]]
+        if any(t.dim() < 2 or len(t) != len(first) or t.dtype != first.dtype for t in map(self.tensors.get, self.moving)):
+            raise ValueError("latents are (B, ...) tensors; the leaves of one must agree in B and dtype")
+        if not first.is_floating_point():
+            raise ValueError(f"latents must be floating point, not {first.dtype}")
+        self.sizes = [self.tensors[name].shape[1:].numel() for name in self.moving]
+
+    def flatten(self) -> Tensor:
+        """The moving leaves side by side, (B, D), detached."""
+        return torch.cat([self.tensors[name].detach().flatten(1) for name in self.moving], dim=1)
+
+    def unflatten(self, moved: Tensor) -> Latent:
+        """The latent with its moving leaves taken from (B, D)."""
+        parts = {
+            name: part.reshape(self.tensors[name].shape)
+            for name, part in zip(self.moving, moved.split(self.sizes, dim=1), strict=True)
+        }
+        everything = {name: parts.get(name, tensor) for name, tensor in self.tensors.items()}
+        if issubclass(self.kind, Tensor):
+            return everything[0]
+        return everything if issubclass(self.kind, Mapping) else self.kind(everything.values())
+
+
+def _per_sample(score: Tensor, dtype: torch.dtype) -> Tensor:
+    score = score.detach().to(dtype)
+    return score.flatten(1).mean(1) if score.dim() > 1 else score

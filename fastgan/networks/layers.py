@@ -1,0 +1,90 @@
+"""Layers that families share: spectral normalisation whose power iteration runs once per optimiser step.
+
+    W_sn = W / sigma,   sigma = u' W v,   u and v kept by power iteration
+
+Miyato et al., "Spectral normalization for generative adversarial networks" (ICLR 2018). u and v are constants in the
+gradient; sigma is not. Where others iterate in every forward, here a forward moves nothing: the engine calls `iterate` after
+each optimiser step, and between two steps D is one fixed function, however often refinement asks it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STARTING_ITERATIONS = 15
+
+
+class _SpectralNorm(nn.Module):
+    """Mixin for a layer with a `weight` of shape (out, ...)."""
+
+    def _begin(self, eps: float) -> None:
+        self.eps = eps
+        rows, columns = self._matrix().shape
+        self.register_buffer("u", functional.normalize(torch.randn(rows), dim=0, eps=eps))
+        self.register_buffer("v", torch.zeros(columns))
+        self._kept: tuple[tuple, Tensor] | None = None
+        self.iterate(STARTING_ITERATIONS)
+
+    def _matrix(self) -> Tensor:
+        # Channels last in the columns: a view, not a copy, of a weight in channels-last memory.
+        weight = self.weight.permute(0, 2, 3, 1) if self.weight.dim() == 4 else self.weight
+        return weight.flatten(1)
+
+    @torch.no_grad()
+    def iterate(self, times: int = 1) -> None:
+        """Run `times` power iterations on the present weight. Call it after every change of the weight."""
+        self._kept = None
+        matrix = self._matrix()
+        for _ in range(times):
+            self.v.copy_(functional.normalize(matrix.T @ self.u, dim=0, eps=self.eps))
+            self.u.copy_(functional.normalize(matrix @ self.v, dim=0, eps=self.eps))
+
+    def normalised_weight(self) -> Tensor:
+        """W / sigma. In a graph of the weight it is computed anew; for a frozen weight it is kept, in the precision that the
+        convolution will ask for, until the weight changes."""
+        kind = self.weight.device.type
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            return self._normalise()
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
+        key = (self.weight._version, dtype)
+        if self._kept is None or self._kept[0] != key:
+            with torch.no_grad():
+                self._kept = (key, self._normalise().to(dtype))
+        return self._kept[1]
+
+    def _normalise(self) -> Tensor:
+        with torch.autocast(self.weight.device.type, enabled=False):  # sigma in fp32, whatever the convolutions run in
+            return self.weight / torch.dot(self.u, self._matrix() @ self.v)
+
+    def _apply(self, *args, **kwargs):  # the weight moves to another device or type
+        self._kept = None
+        return super()._apply(*args, **kwargs)
+
+
+class SNConv2d(_SpectralNorm, nn.Conv2d):
+    """`torch.nn.Conv2d` with a spectrally normalised weight."""
+
+    def __init__(self, *args, eps: float = 1e-12, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin(eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.normalised_weight(), self.bias)
+
+
+class SNLinear(_SpectralNorm, nn.Linear):
+    """`torch.nn.Linear` with a spectrally normalised weight."""
+
+    def __init__(self, *args, eps: float = 1e-12, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin(eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.normalised_weight(), self.bias)
+
+
+def iterate_spectral_norms(module: nn.Module, times: int = 1) -> None:
+    """Advance every spectral norm in `module` after its weights changed."""
+    for part in module.modules():
+        if isinstance(part, _SpectralNorm):
+            part.iterate(times)

@@ -1,0 +1,36 @@
+"""Real handwritten digits, embedded in scikit-learn: minutes on a laptop's processor.
+
+Networks: the SN "cnn" pair with 16 base channels at 32x32. Rates are unequal, G 2e-4 and D 4e-4, as tried for this size.
+"""
+
+from fastgan.config import Adam, Config, Data, Latent, Network, Training
+from fastgan.terms import R1
+
+_DATA = Data(source="digits", resolution=32, channels=1, noise=1 / 128)
+_TRAINING = Training(steps=1200, batch_size=64, log_every=20, sample_every=200, checkpoint_every=200)
+
+# name, method, objective, terms, K, eps, D's rate
+_TABLE = (
+    ("digits-sngan",         "SNGAN",                     "hinge",          {},                  0, 0.00, 4e-4),
+    ("digits-sngan-qua",     "SNGAN + AdvLatGAN-qua",     "hinge",          {},                  1, 0.04, 4e-4),
+    ("digits-r1",            "non-saturating + R1",       "non-saturating", {"r1": R1(gamma=1)}, 0, 0.00, 2e-4),
+    ("digits-r1-qua",        "the same + AdvLatGAN-qua",  "non-saturating", {"r1": R1(gamma=1)}, 1, 0.04, 2e-4),
+    ("digits-wgan-qua",      "SN-WGAN + AdvLatGAN-qua",   "wasserstein",    {},                  1, 0.04, 4e-4),
+    ("digits-lsgan-qua",     "SN-LSGAN + AdvLatGAN-qua",  "least-squares",  {},                  1, 0.04, 4e-4),
+)  # fmt: skip
+
+DIGITS = tuple(
+    Config(
+        name=name,
+        description=method,
+        objective=objective,
+        data=_DATA,
+        latent=Latent(dim=64, refine_steps=steps, step_size=step_size),
+        network=Network(family="sn-cnn", width=16),
+        terms=terms,
+        generator=Adam(rate=2e-4, betas=(0.0, 0.9)),
+        discriminator=Adam(rate=rate, betas=(0.0, 0.9)),
+        training=_TRAINING,
+    )
+    for name, method, objective, terms, steps, step_size, rate in _TABLE
+)

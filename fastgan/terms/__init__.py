@@ -1,0 +1,14 @@
+"""Terms: what a player's loss has beside the adversarial objective. One class in one file, one line in this table.
+
+A term is at once its settings (frozen, checked) and its formula, so a configuration's `terms` holds the terms themselves:
+`terms: {r1: {gamma: 1.0}}`.
+"""
+
+from fastgan.terms.r1 import R1
+from fastgan.terms.term import Scene, Term
+
+TERMS: dict[str, type[Term]] = {
+    "r1": R1,
+}
+
+__all__ = ["R1", "TERMS", "Scene", "Term"]

@@ -1,0 +1,35 @@
+"""R1: the zero-centred gradient penalty on real images.
+
+    R1 = gamma / 2 * m |grad_x D(x)|^2
+
+Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?" (ICML 2018), equation 9.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from fastgan.checked import CHECKED, NonNegativeFloat
+from fastgan.judgement import Judgement, View
+from fastgan.terms.term import Scene, Term
+
+
+@dataclass(frozen=True, config=CHECKED)
+class R1(Term):
+    """Keeps D's slope small where the data lies. The norm is over all values of one image, accumulated in fp32
+    or better."""
+
+    gamma: NonNegativeFloat = 1.0
+
+    def views(self, scene: Scene) -> dict[str, View]:
+        """The real images once more, alone: its gradient is differentiated again."""
+        return {"r1": View(scene.real.detach().requires_grad_(), scene.real_labels, alone=True)}
+
+    def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
+        """gamma / 2 times the batch mean of the squared gradient norm."""
+        view = judged["r1"]
+        (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        return self.gamma / 2 * gradient.square().flatten(1).sum(1).mean()

@@ -1,0 +1,98 @@
+"""Judging a run: its samples against real images."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fastgan.checked import UserError, nearest
+from fastgan.data import Stream, open_source
+from fastgan.evaluation import DigitsJudge, cached_classifier
+from fastgan.training.run import Run
+from fastgan.training.sampling import check_range, stream
+
+DEFAULT_NUM = 5000
+
+
+def evaluate(
+    run: Run,
+    metrics: Sequence[str] | None = None,
+    num: int = DEFAULT_NUM,
+    refine_steps: int = 0,
+    step_size: float = 0.05,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge samples of a run's averaged generator.
+
+    Args:
+        metrics: names of `METRICS`; where None, those that fit the run's data.
+        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`.
+
+    Returns:
+        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
+
+    Raises:
+        UserError: an unknown metric, or one that can't judge this run's data.
+    """
+    check_range(num, refine_steps, step_size, None)
+    for name in metrics or ():
+        if name not in METRICS:
+            raise UserError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
+    chosen = list(metrics) if metrics is not None else suitable_metrics(run)
+    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed)  # noqa: E731
+    return {
+        "run": str(run.path),
+        "round": run.round,
+        "images": run.images,
+        "num": num,
+        "refine_steps": refine_steps,
+        "step_size": step_size,
+        "seed": seed,
+        "metrics": {name: METRICS[name](run, samples()) for name in chosen},
+    }
+
+
+def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
+    """`evaluate`, with the metrics of the generator before its first round under "untrained"; written to evaluation.json."""
+    result = evaluate(run, num=num)
+    result["untrained"] = evaluate(run.untrained(), num=num)["metrics"]
+    partial = run.folder.evaluation.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, run.folder.evaluation)
+    return result
+
+
+def suitable_metrics(run: Run) -> list[str]:
+    """The metrics that can judge the data that this run was trained on."""
+    return ["fd-digits"] if run.config.data.source == "digits" else []
+
+
+def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
+    """Fréchet distance of a digits classifier's features (see `fastgan.evaluation.digits`)."""
+    if run.config.data.source != "digits":
+        raise UserError(f"fd-digits judges runs trained on digits; this one's data.source is {run.config.data.source}")
+    side = run.config.data.resolution
+    fingerprint, train, train_labels = _whole_split("train", side)
+    _, held_out, held_out_labels = _whole_split("held-out", side)
+    path = run.path / "evaluation" / f"digits-classifier-{side}.pt"
+    classifier = cached_classifier(path, train, train_labels, fingerprint, side=side)
+    report = DigitsJudge(classifier, train, held_out, held_out_labels)(samples)
+    return {**dataclasses.asdict(report), "title": report.title}
+
+
+def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
+    """Fingerprint, images and labels of one pass over the digits, without noise."""
+    source = open_source("digits", split=split)
+    images = Stream(source, resolution=side, channels=1, batch_size=len(source), seed=0)
+    batch = next(images)
+    images.close()
+    return source.fingerprint, batch["images"], batch["labels"]
+
+
+METRICS: dict[str, Callable[[Run, Iterator[Tensor]], dict[str, Any]]] = {
+    "fd-digits": _fd_digits,
+}

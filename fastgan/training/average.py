@@ -1,0 +1,42 @@
+"""The moving average of weights that samples are drawn from."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.games import Game
+
+
+class MovingAverage(nn.Module):
+    """Averaged copies of a game's `averaged` networks, in evaluation mode.
+
+    The weight of an update follows from a half-life in images, so it does not depend on the batch size (Karras et al. 2020,
+    StyleGAN2-ADA). Buffers (batch statistics) are averaged like weights.
+
+    Args:
+        half_life: images after which a weight counts half; 0 keeps plain copies.
+        rampup: early on the half-life is at most this share of the images seen; None for no ramp.
+    """
+
+    def __init__(self, game: Game, half_life: float, rampup: float | None) -> None:
+        super().__init__()
+        self.half_life, self.rampup = half_life, rampup
+        self.networks = nn.ModuleDict({name: deepcopy(game.get_submodule(name)) for name in game.averaged})
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, game: Game, images: int, seen: int) -> None:
+        """Take in the weights after a round of `images` images; `seen` counts them all, this round's included."""
+        half_life = self.half_life if self.rampup is None else min(self.half_life, self.rampup * seen)
+        decay = 0.5 ** (images / half_life) if half_life > 0 else 0.0
+        for name, network in self.networks.items():
+            mine, theirs = _tensors(network), _tensors(game.get_submodule(name))
+            floats = [i for i, tensor in enumerate(mine) if tensor.is_floating_point()]
+            torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1.0 - decay)
+            for i in set(range(len(mine))) - set(floats):
+                mine[i].copy_(theirs[i])
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,272 @@
+"""Training a run: from a configuration to a folder with checkpoints, metrics and samples."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan import config as configuration
+from fastgan import games
+from fastgan.checked import UserError
+from fastgan.config import Config
+from fastgan.data import Source, Stream, open_source
+from fastgan.draw import Draw
+from fastgan.engine import LocalEngine, rate_factor, resolve_device, resolve_precision
+from fastgan.latent import Prior
+from fastgan.presets import DEFAULT, preset
+from fastgan.training import checkpoint, telemetry
+from fastgan.training.folder import Folder, latest_folder, next_folder
+from fastgan.training.guard import CollapseGuard, spread
+from fastgan.training.interrupt import Interrupt
+from fastgan.training.run import Run, load_run, other_network
+from fastgan.training.sampling import grid, write_image
+from fastgan.training.session import Session
+from fastgan.training.telemetry import Telemetry
+
+RUNS = Path("runs")
+CHANGEABLE = {
+    "training.steps",
+    "training.log_every",
+    "training.sample_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+}
+"""What a resumed run may set anew; anything else would make it another run."""
+GRID = 64
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is NaN or infinite."""
+
+
+def starting_config(name: str | None, run_dir: Path | None, assignments: Iterable[str], resume: bool) -> Config:
+    """What a command asks for: a preset with fields set, or the configuration of the run that is to go on, with fields set.
+
+    Raises:
+        UserError: no such preset, field or run, or the run was begun with another preset.
+    """
+    if not resume:
+        return configuration.override(preset(name or DEFAULT), assignments)
+    folder = Folder(run_dir or latest_folder(RUNS, name or DEFAULT))
+    if not folder.holds_run():
+        raise UserError(f"there is no run in {folder.path} to resume")
+    stored = configuration.from_yaml(folder.config)
+    if name is not None and name != stored.name:
+        raise UserError(f"the run in {folder.path} was begun with the preset {stored.name}, not {name}")
+    return configuration.override(stored, assignments)
+
+
+def train(
+    config: Config,
+    run_dir: str | Path | None = None,
+    steps: int | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Train `config`, or go on with the run that was begun with it.
+
+    Args:
+        config: a preset, changed or not.
+        run_dir: the run's folder; where None a new numbered one below ./runs, or the newest there to resume.
+        steps: rounds, in the place of `config.training.steps`.
+        resume: go on from the newest checkpoint of the run. It equals the undisturbed run bit for bit on the same machine with
+            the same number of threads.
+        quiet: print nothing.
+
+    Returns:
+        The run, finished, or as far as it came if Ctrl-C or SIGTERM ended it: `run.round < run.config.training.steps`.
+
+    Raises:
+        UserError: the configuration can't work here, or the folder holds something else; nothing was overwritten.
+        Diverged: a loss or weight is NaN or infinite; the message names the last good checkpoint.
+    """
+    if steps is not None:
+        config = configuration.override(config, [f"training.steps={steps}"])
+    if run_dir is None:
+        run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
+    folder = Folder(run_dir)
+    if resume and not folder.holds_run():
+        raise UserError(f"there is no run in {folder.path} to resume")
+    config = _with_resolved_precision(config)
+    source = open_source(config.data.source, config.data.path)
+    folder.create()
+    with folder.locked():
+        if resume:
+            _check_resumable(folder, config)
+        elif folder.holds_run():
+            raise UserError(_occupied(folder))
+        _train(config, folder, source, resume, quiet)
+    return load_run(folder.path)
+
+
+def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: bool) -> None:
+    training = config.training
+    session = build_session(config, source)
+    guard = CollapseGuard(_real_spread(config, source))
+    notes = _load(session, guard, folder) if resume else []
+    telemetry.truncate(folder.metrics, session.round)
+    checkpoint.clear_partial(folder.checkpoints)
+    folder.write_config(config)
+
+    with Interrupt() as interrupt, Telemetry(folder, session.round, training.steps, quiet) as log:
+        log.say(_opening(config, session, folder))
+        for note in notes:
+            log.warn(note)
+        log.begin_clock(session.images)
+        done = stopped = False
+        while not (done or stopped):
+            session.play_round()
+            log.advance(session.round)
+            done, stopped = session.round == training.steps, interrupt.requested
+            if done or session.round % training.log_every == 0:
+                _check_finite(session, folder)
+                metrics = session.read_tally()
+                log.record(session.round, session.images, metrics)
+                log.warn(guard.look_at_metrics(metrics))
+            if done or (training.sample_every and session.round % training.sample_every == 0):
+                samples = _fixed_samples(config, session)
+                log.warn(guard.look_at_samples(samples))
+                log.show("samples", grid(samples), session.round)
+                write_image(grid(samples), folder.samples / f"{session.round:08d}.png")
+            if done or stopped or session.round % training.checkpoint_every == 0:
+                _check_finite(session, folder)
+                checkpoint.save(folder.checkpoints, _state(config, session, guard), training.keep_checkpoints)
+        if stopped and not done:
+            log.say(f"stopped after round {session.round}; to go on: fastgan train --run-dir {folder.path} --resume")
+    session.stream.close()
+
+
+def build_session(config: Config, source: Source) -> Session:
+    """The game of `config` with its engines and stream, at round 0."""
+    training = config.training
+    device = resolve_device(training.device)
+    precision = resolve_precision(training.precision, device)
+    settings = {"generator": config.generator, "discriminator": config.discriminator}
+    return Session(
+        games.build(config).to(device).train(),
+        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.lazy_interval(player)),
+        lambda stage: open_stream(config, source, device),
+        rate=lambda player, number: rate_factor(settings[player], number, training.steps),
+        seed=config.seed,
+        batch_size=training.batch_size,
+        accumulate=training.accumulate,
+        half_life=training.ema_half_life,
+        rampup=training.ema_rampup,
+    )
+
+
+def open_stream(config: Config, source: Source, device: torch.device, **changes: Any) -> Stream:
+    """The stream of micro-batches that `config` trains on."""
+    options = {
+        "resolution": config.data.resolution,
+        "channels": config.data.channels,
+        "batch_size": config.training.batch_size // config.training.accumulate,
+        "seed": config.seed,
+        "flip": config.data.flip,
+        "noise": config.data.noise,
+        "device": device.type,
+    }
+    return Stream(source, **(options | changes))
+
+
+def _load(session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
+    """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
+    newest = folder.newest_checkpoint()
+    if newest is None:
+        return ["the run had no checkpoint yet: it begins again"]
+    state = checkpoint.load(newest)
+    try:
+        session.load_state_dict(state)
+        guard.load_state_dict(state["guard"])
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(other_network(newest, error)) from None
+    here = _environment()
+    return [
+        f"the run had {name} {there}, now {here[name]}: from here on it may differ in the last bits"
+        for name, there in state["environment"].items()
+        if there != here[name]
+    ]
+
+
+def _state(config: Config, session: Session, guard: CollapseGuard) -> dict[str, Any]:
+    return {
+        **session.state_dict(),
+        "guard": guard.state_dict(),
+        "config": configuration.to_dict(config),
+        "environment": _environment(),
+    }
+
+
+def _environment() -> dict[str, str]:
+    """What bit-exact continuation depends on beside the checkpoint."""
+    return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads())}
+
+
+def _with_resolved_precision(config: Config) -> Config:
+    """The number format is settled at the start: a run that goes on elsewhere keeps it."""
+    precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
+    return configuration.override(config, [f"training.precision={precision}"])
+
+
+def _check_resumable(folder: Folder, config: Config) -> None:
+    stored = configuration.flatten(configuration.from_yaml(folder.config))
+    wanted = configuration.flatten(config)
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name) and name not in CHANGEABLE:
+            raise UserError(
+                f"{name} is {stored.get(name)!r} in the run in {folder.path}, not {wanted.get(name)!r}: "
+                "it can't change on resuming, train a new run instead"
+            )
+    newest = folder.newest_checkpoint()
+    if newest is not None and int(newest.stem) >= config.training.steps:
+        raise UserError(
+            f"the run in {folder.path} is finished (round {int(newest.stem)} of {config.training.steps}): "
+            "a larger --steps trains it longer"
+        )
+
+
+def _occupied(folder: Folder) -> str:
+    newest = folder.newest_checkpoint()
+    reached = int(newest.stem) if newest else 0
+    steps = configuration.from_yaml(folder.config).training.steps
+    if reached >= steps:
+        return f"{folder.path} holds a finished run: choose another --run-dir, or train it longer with --resume --steps N"
+    return f"{folder.path} holds a run at round {reached} of {steps}: go on with --resume, or choose another --run-dir"
+
+
+def _check_finite(session: Session, folder: Folder) -> None:
+    if session.is_finite():
+        return
+    good = folder.newest_checkpoint()
+    where = f"the last good checkpoint is {good}" if good else "there was no checkpoint yet"
+    raise Diverged(f"a loss or weight was NaN or infinite by round {session.round}: training has stopped, {where}")
+
+
+def _fixed_samples(config: Config, session: Session) -> Tensor:
+    """Images of the averaged generator from the same latents every time."""
+    generator = session.average.networks["generator"]
+    rows = torch.arange(GRID, device=next(generator.parameters()).device)
+    with torch.no_grad():
+        return generator(Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows)))
+
+
+def _real_spread(config: Config, source: Source) -> float:
+    stream = open_stream(config, source, torch.device("cpu"), batch_size=min(256, len(source)))
+    images = next(stream)["images"]
+    stream.close()
+    return spread(images)
+
+
+def _opening(config: Config, session: Session, folder: Folder) -> str:
+    sizes = ", ".join(
+        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters"
+        for name, network in session.game.named_children()
+    )
+    device = next(session.game.parameters()).device
+    begun = f"goes on from round {session.round}" if session.round else "begins"
+    return f"{config.name} {begun} in {folder.path}: {sizes}, {config.training.precision} on {device}"

@@ -1,0 +1,103 @@
+"""A run that was trained: its configuration and its networks, read back from its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastgan import config as configuration
+from fastgan import games
+from fastgan.checked import UserError
+from fastgan.config import Config
+from fastgan.engine import resolve_device, resolve_precision
+from fastgan.games import Game
+from fastgan.training import checkpoint
+from fastgan.training.average import MovingAverage
+from fastgan.training.folder import Folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as `sample`, `evaluate` and the others take it. Its networks are on its device, in evaluation mode."""
+
+    folder: Folder
+    config: Config
+    round: int
+    """Rounds played; 0 for a generator as it was initialised."""
+    images: int
+    """Real images shown."""
+    game: Game
+    average: MovingAverage
+    device: torch.device
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def generator(self) -> nn.Module:
+        """`generator(z)` -> images in [-1, 1]; the weights as last stepped."""
+        return self.game.get_submodule("generator")
+
+    @property
+    def ema_generator(self) -> nn.Module:
+        """The generator with averaged weights: the one to sample from."""
+        return self.average.networks["generator"]
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """`discriminator(x)` -> scores, higher = more real."""
+        return self.game.get_submodule("discriminator")
+
+    @property
+    def precision(self) -> str:
+        """What the networks' matrix products run in: "fp32", "bf16" or "fp16". A run of fp16 is sampled in fp32 on a CPU."""
+        asked = self.config.training.precision
+        return resolve_precision("fp32" if asked == "fp16" and self.device.type == "cpu" else asked, self.device)
+
+    def untrained(self) -> "Run":
+        """The same run before its first round: what training is compared with."""
+        return _fresh(self.folder, self.config, self.device)
+
+
+def load_run(path: str | Path, device: str | None = None) -> Run:
+    """Read a run's newest checkpoint.
+
+    Args:
+        path: the run's folder.
+        device: "cpu", "cuda" or "auto"; what the run's configuration says where None.
+
+    Raises:
+        UserError: no run lies there, it has no checkpoint yet, the checkpoint is damaged or of another network.
+    """
+    folder = Folder(path)
+    if not folder.holds_run():
+        raise UserError(f"there is no run in {folder.path}: it has no config.yaml")
+    config = configuration.from_yaml(folder.config)
+    newest = folder.newest_checkpoint()
+    if newest is None:
+        raise UserError(f"the run in {folder.path} has no checkpoint yet")
+    state = checkpoint.load(newest)
+    run = _fresh(folder, config, resolve_device(device or config.training.device))
+    try:
+        for stage in range(1, state["stage"] + 1):
+            run.game.rebuild(stage)
+        run.game.load_state_dict(state["game"])
+        run.average.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise UserError(other_network(newest, error)) from None
+    return Run(folder, config, state["round"], state["images"], run.game, run.average, run.device)
+
+
+def other_network(path: Path, error: Exception) -> str:
+    """The line for a checkpoint whose tensors do not fit the networks that config.yaml asks for."""
+    detail = next((line.strip() for line in str(error).splitlines()[1:]), str(error)).rstrip(".")
+    return f"the checkpoint {path} is of another network than config.yaml asks for: {detail}"
+
+
+def _fresh(folder: Folder, config: Config, device: torch.device) -> Run:
+    game = games.build(config).to(device).eval()
+    average = MovingAverage(game, config.training.ema_half_life, config.training.ema_rampup)
+    return Run(folder, config, 0, 0, game, average, device)

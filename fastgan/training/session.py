@@ -1,0 +1,182 @@
+"""A game being played: everything in a run that changes, and the round that changes it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastgan.draw import Draw
+from fastgan.games import Game
+from fastgan.games.game import Batch, Phase, Statistics
+from fastgan.training.average import MovingAverage
+
+
+class Engine(Protocol):
+    """What the round asks of an engine; `fastgan.engine` has them."""
+
+    def autocast(self): ...
+    def set_rate(self, factor: float) -> None: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Stream(Protocol):
+    """What the round asks of a stream of micro-batches; `fastgan.data` has them."""
+
+    def __next__(self) -> Batch: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Session:
+    """The game, its engines, the average of its weights, its stream, and how far it has come.
+
+    Args:
+        game: on the device that it is trained on.
+        make_engine: (game, player) -> the player's engine.
+        make_stream: stage -> the stream of that stage.
+        rate: (player, round) -> factor of the player's learning rate.
+        seed: of all random numbers in the round.
+        batch_size: samples of one turn, over all ranks and micro-batches.
+        accumulate: micro-batches of one turn.
+        half_life, rampup: of the moving average, in images (see `MovingAverage`).
+        rank, ranks: this process's share of each micro-batch.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        make_engine: Callable[[Game, str], Engine],
+        make_stream: Callable[[int], Stream],
+        *,
+        rate: Callable[[str, int], float] = lambda player, round_number: 1.0,
+        seed: int = 0,
+        batch_size: int,
+        accumulate: int = 1,
+        half_life: float = 0.0,
+        rampup: float | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.game, self.make_engine, self.make_stream, self.rate = game, make_engine, make_stream, rate
+        self.seed, self.batch_size, self.accumulate = seed, batch_size, accumulate
+        self.half_life, self.rampup, self.rank, self.ranks = half_life, rampup, rank, ranks
+        self.round = 0
+        """Rounds played."""
+        self.images = 0
+        """Real images shown, over all ranks."""
+        self.stage = 0
+        self.tally: dict[str, tuple[Tensor, int]] = {}
+        """Statistic -> its sum and count since they were last read."""
+        self._begin_stage()
+
+    def play_round(self) -> None:
+        """Every phase in its order: draw, judge, backward over the micro-batches, one optimiser step a turn."""
+        self._grow()
+        before, statistics = self.images, {}
+        batches: list[Batch] = []
+        for phase in self.game.phases():
+            if self.round % phase.every:
+                continue
+            engine = self.engines[phase.player]
+            engine.set_rate(self.rate(phase.player, self.round))
+            seen: list[Statistics] = []
+            for turn in range(phase.times):
+                if phase.fresh or not batches:
+                    batches = self._next_batches()
+                with self.game.turn(phase.player):
+                    for part, batch in enumerate(batches):
+                        with engine.autocast():
+                            loss, observed = phase.loss(batch, self._draw(phase, turn, part))
+                        engine.backward(loss / self.accumulate)
+                        seen.append(observed)
+                engine.step()
+            statistics[phase.name] = _mean(seen)
+        self._count(statistics)
+        self.game.after(statistics)
+        self.round += 1
+        self.average.update(self.game, self.images - before, self.images)
+
+    def read_tally(self) -> dict[str, float]:
+        """Mean of every statistic since the last reading, which waits for the device once."""
+        names = list(self.tally)
+        sums = torch.stack([self.tally[name][0] for name in names]).tolist() if names else []
+        means = {name: total / self.tally[name][1] for name, total in zip(names, sums, strict=True)}
+        self.tally = {}
+        return means
+
+    def is_finite(self) -> bool:
+        """Whether every statistic since the last reading, and every tensor of the game, is free of NaN and infinity."""
+        tensors = [*self.game.parameters(), *self.game.buffers(), *(total for total, _ in self.tally.values())]
+        checks = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
+        return bool(torch.stack(checks).all())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-exact continuation needs. Random numbers are functions of the round: they have no state."""
+        return {
+            "round": self.round,
+            "images": self.images,
+            "stage": self.stage,
+            "game": self.game.state_dict(),
+            "engines": {player: engine.state_dict() for player, engine in self.engines.items()},
+            "average": self.average.state_dict(),
+            "stream": self.stream.state_dict(),
+            "tally": {name: [total, count] for name, (total, count) in self.tally.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`: the stages up to its are entered, then its tensors are taken.
+
+        Raises:
+            RuntimeError, ValueError: the state is of another game, or of other data.
+        """
+        while self.stage < state["stage"]:
+            self._enter_next_stage()
+        self.stream.load_state_dict(state["stream"])
+        self.game.load_state_dict(state["game"])
+        for player, engine in self.engines.items():
+            engine.load_state_dict(state["engines"][player])
+        self.average.load_state_dict(state["average"])
+        self.round, self.images = state["round"], state["images"]
+        device = next(self.game.parameters()).device
+        self.tally = {name: (total.to(device), count) for name, (total, count) in state["tally"].items()}
+
+    def _grow(self) -> None:
+        if self.stage < len(self.game.stages) and self.round >= self.game.stages[self.stage]:
+            self._enter_next_stage()
+
+    def _enter_next_stage(self) -> None:
+        position = self.stream.state_dict()
+        self.stage += 1
+        self.game.rebuild(self.stage)
+        self._begin_stage()
+        self.stream.load_state_dict(position)
+
+    def _begin_stage(self) -> None:
+        self.engines = {player: self.make_engine(self.game, player) for player in self.game.players}
+        self.average = MovingAverage(self.game, self.half_life, self.rampup)
+        self.stream = self.make_stream(self.stage)
+
+    def _next_batches(self) -> list[Batch]:
+        self.images += self.batch_size
+        return [next(self.stream) for _ in range(self.accumulate)]
+
+    def _draw(self, phase: Phase, turn: int, part: int) -> Draw:
+        size = self.batch_size // (self.accumulate * self.ranks)
+        first = (part * self.ranks + self.rank) * size
+        rows = torch.arange(first, first + size, device=next(self.game.parameters()).device)
+        return Draw(self.seed, phase.name, self.round, rows, turn, part)
+
+    def _count(self, statistics: Mapping[str, Statistics]) -> None:
+        for phase, observed in statistics.items():
+            for name, value in observed.items():
+                total, count = self.tally.get(f"{phase}/{name}", (0.0, 0))
+                self.tally[f"{phase}/{name}"] = (total + value, count + 1)
+
+
+def _mean(seen: list[Statistics]) -> Statistics:
+    """Each statistic's mean over a phase's turns and micro-batches."""
+    return seen[0] if len(seen) == 1 else {name: torch.stack([s[name] for s in seen]).mean() for name in seen[0]}

@@ -1,0 +1,114 @@
+"""What a run says about itself: metrics.jsonl, TensorBoard, and a progress line."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastgan.training.folder import Folder
+
+TIMINGS = ("seconds", "images_per_second")
+"""Fields of a record that two equal runs may disagree in."""
+_PLAIN_SECONDS = 5.0
+"""Seconds between lines where there is no terminal."""
+
+
+def truncate(metrics: Path, last_round: int) -> None:
+    """Drop the records after `last_round`, and a line that a dying process left unfinished."""
+    kept = [line for line in _whole_lines(metrics) if json.loads(line)["round"] <= last_round]
+    partial = metrics.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, metrics)
+
+
+def read(metrics: Path) -> list[dict]:
+    """All records of a run, in order."""
+    return [json.loads(line) for line in _whole_lines(metrics)]
+
+
+def _whole_lines(metrics: Path) -> list[str]:
+    if not metrics.exists():
+        return []
+    return [line for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Telemetry:
+    """Takes the metrics of a run, from round `start` on, and shows them to whoever is there."""
+
+    def __init__(self, folder: Folder, start: int, rounds: int, quiet: bool = False) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.start, self.rounds = start, rounds
+        self.began = self.last = time.perf_counter()
+        self.last_images: int | None = None
+        self.last_line = -_PLAIN_SECONDS
+        self.file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        self.board = SummaryWriter(str(folder.tensorboard), purge_step=start + 1)
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.progress = Progress(
+            TextColumn("round"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[line]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=quiet or not sys.stdout.isatty(),
+        )
+        self.task = self.progress.add_task("train", total=rounds, completed=start, line="")
+        self.quiet = quiet
+
+    def __enter__(self) -> "Telemetry":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        self.file.close()
+        self.board.close()
+
+    def advance(self, round_number: int) -> None:
+        """A round has ended."""
+        self.progress.update(self.task, completed=round_number)
+
+    def record(self, round_number: int, images: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of the interval that ends with `round_number`, when `images` images have been seen."""
+        now = time.perf_counter()
+        seen = images - self.last_images if self.last_images is not None else 0
+        rate = seen / (now - self.last) if seen else None
+        self.last, self.last_images = now, images
+        timings = {"seconds": round(now - self.began, 3), "images_per_second": rate and round(rate, 1)}
+        self.file.write(json.dumps({"round": round_number, "images": images, **metrics, **timings}) + "\n")
+        self.file.flush()
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, round_number)
+        line = "  ".join(f"{name} {metrics[name]:.3f}" for name in metrics if name.endswith("/loss"))
+        line += f"  {rate:,.0f} images/s" if rate else ""
+        self.progress.update(self.task, line=line)
+        if self.progress.disable and (now - self.last_line >= _PLAIN_SECONDS or round_number == self.rounds):
+            self.last_line = now
+            done = round_number - self.start
+            left = (now - self.began) / done * (self.rounds - round_number) if done else 0.0
+            self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
+
+    def begin_clock(self, images: int) -> None:
+        """Count speed from here: start-up is over."""
+        self.last, self.last_images = time.perf_counter(), images
+
+    def show(self, name: str, grid, round_number: int) -> None:
+        """Put an image (C, H, W) in [0, 1] into TensorBoard."""
+        self.board.add_image(name, grid, round_number)
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str | None) -> None:
+        """One line for the user, marked as a warning; nothing for None."""
+        if text is not None:
+            self.say(f"warning: {text}")
