@@ -44,7 +44,7 @@ def findings() -> list[Table | str]:
 
 
 def kernel_table(architectures: Sequence[str]) -> Table:
-    """Registers, spills, shared memory and load width of every kernel, compiled here for GPUs that need not be here.
+    """Registers, spills, memory and access widths (bytes) of every kernel, compiled here for GPUs that need not be here.
 
     Raises:
         UserError: an architecture that the compiler does not know.
@@ -55,13 +55,10 @@ def kernel_table(architectures: Sequence[str]) -> Table:
         reports = compile_catalog(architectures)
     except ValueError as error:
         raise UserError(str(error)) from None
-    table = Table("kernel", "GPU", "registers", "spills", "local B", "shared B", "widest load B", box=None)
+    columns = ("registers", "spills", "stack", "local", "shared", "widest_load", "widest_store")
+    table = Table("kernel", "GPU", *(column.replace("_", " ") for column in columns), box=None)
     for report in reports:
-        table.add_row(
-            report.name,
-            report.arch,
-            *(str(n) for n in (report.registers, report.spills, report.local_bytes, report.shared_bytes, report.load_bytes)),
-        )
+        table.add_row(report.name, report.architecture, *(str(getattr(report, column)) for column in columns))
     return table
 
 

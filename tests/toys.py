@@ -1,6 +1,7 @@
 """Small games on points in the plane, and what they need to be played: for tests of the joints."""
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,12 @@ from fastgan.games import Game, Phase
 from fastgan.games.game import Batch
 from fastgan.judgement import Judgement
 from fastgan.training.session import Session
+
+TINY = (
+    "data.resolution=16", "network.width=2", "latent.dim=8", "training.batch_size=16", "training.log_every=2",
+    "training.checkpoint_every=2",
+)  # fmt: skip
+"""Overrides that make a run of digits small."""
 
 
 class PointStream:
@@ -39,7 +46,7 @@ class PointStream:
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.Tanh())]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh())]
     return nn.Sequential(*layers[:-1])
 
 

@@ -420,7 +420,8 @@ def _prepare(images: Tensor, side: int) -> Tensor:
 
 def _labels(labels: Tensor, count: int) -> Tensor:
     """The labels as int64 (count,) on the CPU, after checks."""
-    labels = torch.as_tensor(labels, device="cpu")
+    # Copied where they are an array: torch warns of one that it may not write to.
+    labels = labels.cpu() if isinstance(labels, Tensor) else torch.tensor(labels, device="cpu")
     if labels.shape != (count,):
         raise ValueError(f"There must be one label for each of {count} images, but their shape is {tuple(labels.shape)}.")
     if labels.is_floating_point() or (count and not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES):

@@ -88,15 +88,13 @@ def train(
     if run_dir is None:
         run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
     folder = Folder(run_dir)
-    if resume and not folder.holds_run():
-        raise UserError(f"there is no run in {folder.path} to resume")
     config = _with_resolved_precision(config)
+    if resume:
+        _check_resumable(folder, config)
     source = open_source(config.data.source, config.data.path)
     folder.create()
     with folder.locked():
-        if resume:
-            _check_resumable(folder, config)
-        elif folder.holds_run():
+        if not resume and folder.holds_run():
             raise UserError(_occupied(folder))
         _train(config, folder, source, resume, quiet)
     return load_run(folder.path)
@@ -214,6 +212,8 @@ def _with_resolved_precision(config: Config) -> Config:
 
 
 def _check_resumable(folder: Folder, config: Config) -> None:
+    if not folder.holds_run():
+        raise UserError(f"there is no run in {folder.path} to resume")
     stored = configuration.flatten(configuration.from_yaml(folder.config))
     wanted = configuration.flatten(config)
     for name in sorted(stored.keys() | wanted.keys()):

@@ -87,6 +87,7 @@ def test_training_depends_on_no_global_state(classifier, data):
     torch.manual_seed(987)
     torch.set_num_threads(1 if threads > 1 else 2)
     torch.set_float32_matmul_precision("medium")  # bfloat16 products, where the CPU has them
+    precision = torch.backends.mkldnn.matmul.fp32_precision
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
@@ -94,6 +95,7 @@ def test_training_depends_on_no_global_state(classifier, data):
             features = again.features(data.held_out)
             accuracy = again.accuracy(data.held_out, data.held_out_labels.numpy())
         assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.mkldnn.matmul.fp32_precision == precision != "ieee"
         assert torch.get_num_threads() == (1 if threads > 1 else 2)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -261,7 +263,7 @@ def test_reference_split(classifier, data):
         (torch.zeros(4, 2, 32, 32), "1 or 3"),
         (torch.zeros(1, 32, 32), "32, 32"),
         (torch.zeros(4, 1, 32, 32, dtype=torch.uint8), "floating-point"),
-        (torch.full((4, 1, 32, 32), torch.nan), "not finite"),
+        (torch.full((4, 1, 32, 32), torch.nan), "images hold numbers that are not finite"),
         (torch.zeros(1, 1, 32, 32), "at least two"),
         (torch.zeros(0, 1, 32, 32), "no images"),
         ([], "no images"),
@@ -312,6 +314,10 @@ def test_cache_serves(few, tmp_path):
     assert served.digest() == trained.digest()
     assert served.side == 8
     assert torch.equal(served.features(few[0]), trained.features(few[0]))
+    assert not any(weight.requires_grad for weight in (*served.parameters(), *trained.parameters()))
+    with torch.inference_mode():
+        served = cached_classifier(path, unreadable(), few[1], fingerprint="few", seed=3, side=8)
+    assert not any(weight.is_inference() for weight in served.parameters())
     assert [file.name for file in path.parent.iterdir()] == ["judge.pt"]
 
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from toys import PointStream, Score, make_session, mlp, tensors
 from torch import nn
+from toys import PointStream, Score, make_session, mlp, tensors
 
 from fastgan.config import Latent
 from fastgan.draw import Draw

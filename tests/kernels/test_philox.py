@@ -12,7 +12,9 @@ import zlib
 import pytest
 import torch
 import triton
+import triton.language as tl
 from fastgan.kernels import philox
+from fastgan.kernels.philox import _cos_sin
 
 DEVICE = "cpu" if triton.knobs.runtime.interpret else "cuda"
 LARGE = 2**33 + 12345

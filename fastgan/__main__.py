@@ -1,0 +1,5 @@
+"""`python -m fastgan` is the `fastgan` command."""
+
+from fastgan.cli import main
+
+main()

@@ -1,0 +1,183 @@
+"""Mistakes of a user's: one clear line, exit 2, and nothing overwritten."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from toys import TINY
+
+HOLDER = """
+import sys
+from fastgan.training.folder import Folder
+with Folder(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def contents(folder):
+    return {p: hashlib.sha256(p.read_bytes()).digest() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.fixture
+def refused(fastgan):
+    """Run a command that must be refused; its one line comes back."""
+
+    def run(*arguments):
+        code, _, said = fastgan(*arguments)
+        assert code == 2, said
+        assert said.startswith("fastgan: ")
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+@pytest.fixture
+def run(run_folder, tmp_path):
+    """A finished run to spoil."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_unknown_preset(refused, tmp_path):
+    assert "did you mean 'digits-sngan'" in refused("train", "digit-sngan", "--run-dir", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown_field(refused, tmp_path):
+    assert "did you mean 'batch_size'" in refused("train", "--run-dir", tmp_path / "new", "--set", "training.batchsize=3")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["training.steps=0", "latent.step_size=-1", "data.resolution=30", "training.batch_size=1.5", "objective=wgan", "seed=x",
+     "data.source=cifar", "data.source=arrays", "training.precision=fp16"],
+)  # fmt: skip
+def test_a_value_out_of_range(refused, tmp_path, assignment):
+    refused("train", "--run-dir", tmp_path / "new", "--set", "training.device=cpu", assignment)
+    assert not (tmp_path / "new").exists()
+
+
+def test_steps_out_of_range(refused, tmp_path):
+    assert "training.steps" in refused("train", "--run-dir", tmp_path / "new", "--steps", "-3")
+
+
+def test_missing_run(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no run" in refused("sample", tmp_path / "none", "--out", tmp_path / "x.png")
+    assert "no run" in refused("evaluate", tmp_path / "none")
+    assert "no run" in refused("train", "--run-dir", tmp_path / "none", "--resume")
+    assert "no run" in refused("train", "--resume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_of_another_network(refused, run, tmp_path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["network"]["width"] = 3
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = contents(run)
+    for arguments in (
+        ("sample", run, "--out", tmp_path / "x.png"),
+        ("evaluate", run),
+        ("train", "--run-dir", run, "--resume", "--steps", 9),
+    ):
+        said = refused(*arguments)
+        assert "another network" in said
+        assert "size mismatch" in said
+    assert contents(run) == before
+
+
+def test_other_data_at_resume(refused, fastgan, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    settings = (*TINY, "data.source=arrays", f"data.path={tmp_path / 'images.npy'}")
+    code, _, said = fastgan("train", "--run-dir", tmp_path / "run", "--steps", 2, "--set", *settings)
+    assert code == 0, said
+    images[3, 5, 5] ^= 1
+    np.save(tmp_path / "images.npy", images)
+    before = contents(tmp_path / "run")
+    assert "other data" in refused("train", "--run-dir", tmp_path / "run", "--resume", "--steps", 4)
+    assert "data.path" in refused("train", "--run-dir", tmp_path / "run", "--resume", "--set", "data.path=other.npy")
+    assert contents(tmp_path / "run") == before
+
+
+def test_run_folder_already_finished(refused, run):
+    before = contents(run)
+    assert "finished run" in refused("train", "--run-dir", run, "--set", *TINY)
+    assert "is finished" in refused("train", "--run-dir", run, "--resume")
+    assert "begun with the preset" in refused("train", "digits-r1", "--run-dir", run, "--resume")
+    assert contents(run) == before
+
+
+def test_run_folder_with_an_unfinished_run(refused, run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["training"]["steps"] = 9
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = contents(run)
+    assert "round 4 of 9: go on with --resume" in refused("train", "--run-dir", run, "--set", *TINY)
+    assert contents(run) == before
+
+
+def test_run_folder_in_use_by_a_live_process(refused, run):
+    before = contents(run)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        said = refused("train", "--run-dir", run, "--resume", "--steps", 9)
+        assert f"in use by a live process (pid {holder.pid})" in said
+        holder.stdin.close()
+    assert contents(run) == before
+
+
+def test_unwritable_folder(refused, fastgan, run, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert "can't be written" in refused("train", "--run-dir", tmp_path / "file" / "run")
+    assert "can't be written" in refused("train", "--run-dir", "/proc/run")
+    assert "can't be written" in refused("sample", run, "--out", tmp_path / "file" / "x.png")
+    refused("evaluate", run, "--num", 20, "--json", tmp_path / "file" / "x.json")
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_damaged_checkpoint(refused, run, tmp_path):
+    newest = max((run / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-500])
+    before = contents(run)
+    for arguments in (
+        ("sample", run, "--out", tmp_path / "x.png"),
+        ("evaluate", run),
+        ("train", "--run-dir", run, "--resume", "--steps", 9),
+    ):
+        said = refused(*arguments)
+        assert "damaged" in said
+        assert "delete it to go on from 00000002.pt" in said
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--num", 0),
+        ("--refine-steps", -1),
+        ("--step-size", -0.5),
+        ("--step-size", "nan"),
+        ("--truncation", 0),
+        ("--labels", "1"),
+    ],
+)
+def test_sampling_out_of_range(refused, run, tmp_path, option, value):
+    refused("sample", run, "--out", tmp_path / "x.png", option, value)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_unknown_metric(refused, run):
+    assert "unknown metric 'fid'" in refused("evaluate", run, "--metrics", "fid")
+
+
+def test_an_unknown_option_is_exit_two(fastgan):
+    assert fastgan("train", "--stesp", "3")[0] == 2

@@ -1,0 +1,74 @@
+"""The commands as a user types them."""
+
+import json
+
+from PIL import Image
+
+from fastgan.presets import PRESETS
+
+
+def test_train_says_where_everything_lies_and_how_good_it_is(run_folder):
+    said = (run_folder / "stdout.txt").read_text()
+    assert "begins in" in said
+    assert "round 4/4" in said
+    for path in ("samples/00000004.png", "checkpoints/00000004.pt", "metrics.jsonl", "tensorboard"):
+        assert str(run_folder / path) in said
+        assert (run_folder / path).exists()
+    assert "FD-digits" in said
+    assert "trained" in said
+    assert "untrained" in said
+    found = json.loads((run_folder / "evaluation.json").read_text())
+    assert found["metrics"]["fd-digits"]["value"] != found["untrained"]["fd-digits"]["value"]
+    assert found["metrics"]["fd-digits"]["accuracy"] > 0.9
+
+
+def test_presets_is_one_aligned_table(fastgan):
+    code, shown, _ = fastgan("presets")
+    lines = shown.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
+    assert len({line.index("digits 32x32") for line in lines[1:]}) == 1
+
+
+def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
+    grid = tmp_path / "new" / "grid.png"
+    code, _, _ = fastgan("sample", run_folder, "--num", 9, "--refine-steps", 2, "--step-size", 0.1, "--out", grid)
+    assert code == 0
+    assert Image.open(grid).size == (3 * 18 + 2, 3 * 18 + 2)
+    assert fastgan("sample", run_folder, "--num", 3, "--truncation", 0.5, "--seed", 3, "--out", tmp_path / "many")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert Image.open(tmp_path / "many" / "000000.png").size == (16, 16)
+
+
+def test_evaluate_writes_one_object(fastgan, run_folder, tmp_path):
+    path = tmp_path / "deep" / "result.json"
+    options = ["--num", 50, "--metrics", "fd-digits", "--refine-steps", 1, "--step-size", 0.02, "--json", path]
+    code, shown, _ = fastgan("evaluate", run_folder, *options)
+    assert code == 0
+    found = json.loads(path.read_text())
+    assert (found["num"], found["refine_steps"], found["step_size"]) == (50, 1, 0.02)
+    assert f"{found['metrics']['fd-digits']['value']:.3f}" in shown
+
+
+def test_doctor_says_what_is_there(fastgan):
+    code, shown, _ = fastgan("doctor")
+    assert code == 0
+    for name in ("torch", "triton", "nvidia-dali", "apex", "precision auto", "device"):
+        assert name in shown
+
+
+def test_doctor_compiles_every_kernel_for_absent_gpus(fastgan):
+    code, shown, _ = fastgan("doctor", "--compile-kernels", "sm_90")
+    assert code == 0
+    rows = [line for line in shown.splitlines() if "sm_90" in line]
+    assert any("ifgsm" in row for row in rows)
+    code, _, said = fastgan("doctor", "--compile-kernels", "sm_1")
+    assert code == 2
+    assert said.count("\n") == 1
+
+
+def test_help_is_there_for_every_command(fastgan):
+    for command in ((), ("train",), ("sample",), ("evaluate",), ("doctor",), ("presets",)):
+        code, shown, _ = fastgan(*command, "--help")
+        assert code == 0
+        assert "usage: fastgan" in shown
