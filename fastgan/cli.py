@@ -150,6 +150,8 @@ def main() -> None:
             prog="fastgan",
             description="Training of generative adversarial networks with latent refinement.",
         )
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
     except UserError as error:
         _fail(error, 2)
     except OSError as error:

@@ -39,6 +39,7 @@ class Data:
     resolution: int = Field(default=32, ge=8, le=1024, multiple_of=8)
     """Side of the square images in pixels."""
     channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour; grey images are repeated where 3 are asked."""
     flip: bool = False
     """Mirror each image with probability 1/2."""
     noise: NonNegativeFloat = 0.0
@@ -50,7 +51,9 @@ class Latent:
     """The prior of z, and its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua)."""
 
     dim: Positive = 128
+    """Coordinates of z."""
     prior: Literal["normal", "truncated-normal", "uniform"] = "normal"
+    """Of each coordinate: standard normal, the same cut at +-truncation, or uniform on [-1, 1]."""
     truncation: PositiveFloat = 2.0
     """Bound of the truncated normal prior, in standard deviations."""
     refine_steps: Count = 0
@@ -63,6 +66,7 @@ class Latent:
     radius: NonNegativeFloat | None = None
     """Bound of the distance to the drawn latent (PGD); none as published."""
     radius_norm: Literal["linf", "l2"] = "linf"
+    """How the distance is measured: the largest coordinate, or the length."""
     stop_score: float | None = None
     """A sample whose score reaches this stops moving."""
     keep_best: bool = False
@@ -85,9 +89,13 @@ class Adam:
     """One player's optimiser and its rate's schedule."""
 
     rate: PositiveFloat = 2e-4
+    """Learning rate, before the schedule."""
     betas: tuple[Fraction, Fraction] = (0.0, 0.9)
+    """Decay of the averages of the gradient and of its square."""
     eps: PositiveFloat = 1e-8
+    """Added to the denominator."""
     weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty on the weights, added to the gradient."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the rate falls, over the whole run: not at all, to 0 along a line, or to 0 along half a cosine."""
     warmup: Count = 0
@@ -105,6 +113,7 @@ class Training:
     batch_size: Positive = 64
     """Images a discriminator step sees, over all ranks and accumulated micro-batches."""
     n_dis: Positive = 1
+    """Discriminator steps a round."""
     accumulate: Positive = 1
     """Micro-batches a step's batch is cut into."""
     generator_batch: Positive = 1
@@ -112,6 +121,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto is bf16 where the hardware computes it (CUDA, or a CPU with AVX-512 BF16 or AMX), else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is CUDA where torch sees it."""
     ema_half_life: NonNegativeFloat = 10_000.0
     """Images after which a weight counts half in the averaged generator; 0 turns the average off."""
     ema_rampup: PositiveFloat | None = 0.05
@@ -131,9 +141,13 @@ class Config:
     """A whole run."""
 
     name: str = "custom"
+    """The preset's name; run folders are called after it."""
     description: str = ""
+    """One line for the table of presets."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the initial weights, the latents, the order of the images, and all else that is drawn."""
     objective: str = "hinge"
+    """hinge, non-saturating (or softplus), minimax, wasserstein, least-squares."""
     data: Data = Field(default_factory=Data)
     latent: Latent = Field(default_factory=Latent)
     network: Network = Field(default_factory=Network)

@@ -131,6 +131,7 @@ def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: 
                 write_image(grid(samples), folder.samples / f"{session.round:08d}.png")
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
+                log.sync()
                 checkpoint.save(folder.checkpoints, _state(config, session, guard), training.keep_checkpoints)
         if stopped and not done:
             log.say(f"stopped after round {session.round}; to go on: fastgan train --run-dir {folder.path} --resume")

@@ -96,6 +96,10 @@ class Telemetry:
             left = (now - self.began) / done * (self.rounds - round_number) if done else 0.0
             self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
 
+    def sync(self) -> None:
+        """Make the records outlast a power cut, as the checkpoint that follows will."""
+        os.fsync(self.file.fileno())
+
     def begin_clock(self, images: int) -> None:
         """Count speed from here: start-up is over."""
         self.last, self.last_images = time.perf_counter(), images

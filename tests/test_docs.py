@@ -1,0 +1,24 @@
+"""What the documents say is so."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_fields_is_the_one_that_the_classes_give():
+    written = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
+    assert (ROOT / "docs" / "configuration.md").read_text() == written["page"]()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_files_named_in_the_documents_are_there(page):
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    files = re.findall(r"`((?:fastgan|kernels|tests|docs|bench|launch)/[\w/.]+)[`:]", text)
+    for name in (*(page.parent / link for link in links), *(ROOT / file for file in files)):
+        assert Path(name).exists(), f"{page.name} names {name}"
