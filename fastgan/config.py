@@ -140,7 +140,7 @@ class Training:
 class Config:
     """A whole run."""
 
-    name: str = "custom"
+    name: str = Field(default="custom", pattern=r"^\w[\w.-]*$")
     """The preset's name; run folders are called after it."""
     description: str = ""
     """One line for the table of presets."""

@@ -70,6 +70,7 @@ def test_null_takes_a_term_away():
         ("generator.warmup=100000", "generator.warmup must end before"),
         ("network.family=resnet", "network.family should be"),
         ("seed=-1", "seed"),
+        ("name=../elsewhere", "name"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_field(assignment, line):

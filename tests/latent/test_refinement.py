@@ -218,7 +218,7 @@ def test_the_networks_are_whole_again_after_an_error():
 
 
 def test_every_iteration_asks_the_same_networks():
-    """In training mode torch's spectral norm iterates in each forward: over K steps D would drift from the one that was given."""
+    """In training mode torch's spectral norm iterates in each forward: over K steps D would drift from the one given."""
     generator, critic = strange_pair()
     z = torch.randn(6, 3)
     twice = refine(generator, critic, refine(generator, critic, z, steps=1, step_size=0.1), steps=1, step_size=0.1)
