@@ -64,7 +64,7 @@ class Score(nn.Module):
 def make_session(game: Game, stream=PointStream, batch_size: int = 16, accumulate: int = 1, **options) -> Session:
     return Session(
         game,
-        lambda game, player: LocalEngine(game.networks_of(player), Adam(rate=1e-2), "fp32", game.lazy_interval(player)),
+        lambda game, player: LocalEngine(game.networks_of(player), Adam(rate=1e-2), "fp32", game.main_share(player)),
         lambda stage: stream(batch_size // accumulate),
         batch_size=batch_size,
         accumulate=accumulate,

@@ -20,18 +20,17 @@ class LocalEngine:
         networks: what the player owns, on their device.
         settings: the optimiser's.
         precision: "fp32", "bf16" or "fp16": what matrix products run in (autocast); weights and optimiser stay in fp32.
-        lazy_interval: n where the player also has a phase every n rounds: rate and betas are corrected by n / (n + 1), as
-            its optimiser steps that much more often (StyleGAN2, Karras et al. 2020, appendix B).
+        main_share: the share of the player's steps that are not lazy ones: rate and betas are corrected by it, as the
+            optimiser steps that much more often (StyleGAN2, Karras et al. 2020, appendix B).
     """
 
-    def __init__(self, networks: Sequence[nn.Module], settings: Adam, precision: str, lazy_interval: int = 1) -> None:
+    def __init__(self, networks: Sequence[nn.Module], settings: Adam, precision: str, main_share: float = 1.0) -> None:
         self.networks = list(networks)
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
         self.clip_norm = settings.clip_norm
-        correction = lazy_interval / (lazy_interval + 1) if lazy_interval > 1 else 1.0
-        self.base_rate = settings.rate * correction
-        self.optimiser = _adam(self.parameters, settings, correction)
+        self.base_rate = settings.rate * main_share
+        self.optimiser = _adam(self.parameters, settings, main_share)
         self.dtype = AUTOCAST[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
@@ -75,9 +74,9 @@ class LocalEngine:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _adam(parameters: Sequence[nn.Parameter], settings: Adam, correction: float) -> torch.optim.Optimizer:
-    betas = tuple(float(beta) ** correction for beta in settings.betas)
-    options = {"lr": settings.rate * correction, "betas": betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+def _adam(parameters: Sequence[nn.Parameter], settings: Adam, main_share: float) -> torch.optim.Optimizer:
+    betas = tuple(float(beta) ** main_share for beta in settings.betas)
+    options = {"lr": settings.rate * main_share, "betas": betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
     if parameters[0].is_cuda:
         try:
             from apex.optimizers import FusedAdam  # NVIDIA's; PyPI's apex is another package, without this name

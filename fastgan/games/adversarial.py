@@ -14,7 +14,7 @@ from fastgan.games.game import Batch, Game, Phase, Statistics
 from fastgan.judgement import View, judge
 from fastgan.latent import Prior, Refinement
 from fastgan.objectives import Objective
-from fastgan.terms import Scene, Term
+from fastgan.terms import Imagined, Scene, Term
 
 
 class AdversarialGame(Game):
@@ -40,22 +40,23 @@ class AdversarialGame(Game):
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
-        self._reused: dict[int, Tensor] = {}
+        self._reused: dict[int, Imagined] = {}
 
     def phases(self) -> Sequence[Phase]:
-        """D, n_dis times; each lazy interval's terms; G, on the real batch that D saw last."""
-        lazy = sorted({term.every for term in self.terms.values() if term.every > 1})
+        """D, n_dis times; the lazy terms, a phase an interval; G, on the real batch that D saw last."""
         return (
             Phase("D", "discriminator", self.discriminator_loss, times=self.n_dis),
-            *(Phase(f"Dreg{n}", "discriminator", self._lazy_loss(n), every=n, fresh=False) for n in lazy),
+            *self._lazy_phases("discriminator"),
             Phase("G", "generator", self.generator_loss, fresh=False),
+            *self._lazy_phases("generator"),
         )
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """D's phase: refined latents, images without a graph, one pass of D over every merged view."""
-        scene = self._scene(batch, draw)
+        scene = self._scene("discriminator", batch, draw)
         terms = self._terms("discriminator")
-        judged = judge(self.discriminator, {"real": View(scene.real), "fake": View(scene.fake)} | _views(terms, scene))
+        views = {"real": View(scene.real, scene.real_labels), "fake": View(scene.fake.images, scene.fake.labels)}
+        judged = judge(self.discriminator, views | _views(terms, scene))
 
         real, fake = judged["real"].score, judged["fake"].score
         loss = self.objective.discriminator(real, fake)
@@ -65,42 +66,55 @@ class AdversarialGame(Game):
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
-        z = self.prior(draw.times(self.generator_batch))
-        scene = Scene(batch["images"], None, self.generator(z), None, z, self.generator, draw)
+        scene = self._scene("generator", batch, draw.times(self.generator_batch))
         terms = self._terms("generator")
-        judged = judge(self.discriminator, {"fake": View(scene.fake)} | _views(terms, scene))
+        views = {"fake": View(scene.fake.images, scene.fake.labels)}
+        judged = judge(self.discriminator, views | _views(terms, scene))
 
         loss = self.objective.generator(None, judged["fake"].score)
         for term in terms:
             loss = loss + term.loss(scene, judged)
         return loss, {"loss": loss.detach()}
 
-    def _scene(self, batch: Batch, draw: Draw) -> Scene:
-        """What D is to judge: real images beside images of refined latents."""
-        if self.reuse_latents and draw.turn > 0:
-            z = self._reused[draw.part]
-        else:
-            z = self.refinement(self.generator, self.discriminator, self.prior(draw))
-        if self.reuse_latents:
-            self._reused[draw.part] = z
-        return Scene(batch["images"], None, self._generate_without_graph(z), None, z, self._generate_without_graph, draw)
+    def _scene(self, player: str, batch: Batch, draw: Draw) -> Scene:
+        learns = player == "generator"
+        generate = self.generator if learns else self._generate_without_graph
 
-    def _lazy_loss(self, interval: int) -> Callable[[Batch, Draw], tuple[Tensor, Statistics]]:
+        def imagine() -> Imagined:
+            if self.reuse_latents and not learns and draw.turn > 0:
+                return self._reused[draw.part]
+            z = self.prior(draw)
+            if not learns:
+                z = self.refinement(self.generator, self.discriminator, z)
+            imagined = Imagined(z, None, generate(z))
+            if self.reuse_latents and not learns:
+                self._reused[draw.part] = imagined
+            return imagined
+
+        return Scene(batch["images"], None, imagine, generate, draw)
+
+    @torch.no_grad()
+    def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.generator(z) if labels is None else self.generator(z, labels)
+
+    def _lazy_phases(self, player: str) -> list[Phase]:
+        intervals = sorted({term.every for term in self.terms.values() if term.player == player and term.every > 1})
+        return [
+            Phase(f"{player[0].upper()}reg{n}", player, self._lazy_loss(player, n), every=n, fresh=False) for n in intervals
+        ]
+
+    def _lazy_loss(self, player: str, interval: int) -> Callable[[Batch, Draw], tuple[Tensor, Statistics]]:
         def loss(batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
-            scene = self._scene(batch, draw)
-            terms = self._terms("discriminator", interval)
+            scene = self._scene(player, batch, draw)
+            terms = self._terms(player, interval)
             judged = judge(self.discriminator, _views(terms, scene))
-            total = interval * sum(term.loss(scene, judged) for term in terms)
-            return total, {"loss": total.detach() / interval}
+            total = torch.stack([term.loss(scene, judged) for term in terms]).sum()
+            return interval * total, {"loss": total.detach()}
 
         return loss
 
     def _terms(self, player: str, interval: int = 1) -> list[Term]:
         return [term for term in self.terms.values() if term.player == player and term.every == interval]
-
-    @torch.no_grad()
-    def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator(z) if labels is None else self.generator(z, labels)
 
 
 def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:

@@ -70,13 +70,13 @@ def refine(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
-    if steps < 0 or step_size < 0:
-        raise ValueError(f"steps and step_size must be at least 0, not {steps} and {step_size}")
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, not {steps}")
     loss_of = OBJECTIVES[objective].per_score
     layout = _Layout(z, leaves)
-    moved = layout.flatten()
     with torch.inference_mode(False), torch.enable_grad(), frozen(generator, discriminator) as reset:
-        moved, origin = moved.clone(), moved.clone()
+        moved = layout.flatten()
+        origin = moved.clone() if radius is not None else None
         labels = labels.clone() if labels is not None and labels.is_inference() else labels
         scored = stop_score is not None or keep_best
         precise = torch.promote_types(moved.dtype, torch.float32)
@@ -88,29 +88,21 @@ def refine(
         }
 
         def judge(latent: Tensor) -> Tensor:
-            reset()
             inputs = () if labels is None else (labels,)
             images = generator(layout.unflatten(latent), *inputs)
             return Judgement.of(discriminator(images, *inputs)).score
 
-        for _ in range(steps):
+        options = {"step_size": step_size, "direction": direction, "radius": radius, "radius_norm": radius_norm}
+        options |= {"momentum": momentum, "stop_score": stop_score, **state}
+        for k in range(steps):
+            if k:
+                reset()
             here = moved.detach().requires_grad_()  # shares memory with `moved`, which the step below changes in place
             score = judge(here)
             (gradient,) = torch.autograd.grad(loss_of(score).sum(), here)
-            ifgsm_step(
-                moved,
-                gradient,
-                origin,
-                step_size=step_size,
-                direction=direction,
-                radius=radius,
-                radius_norm=radius_norm,
-                momentum=momentum,
-                score=_per_sample(score, precise) if scored else None,
-                stop_score=stop_score,
-                **state,
-            )
+            ifgsm_step(moved, gradient, origin, score=_per_sample(score, precise) if scored else None, **options)
         if keep_best and steps:
+            reset()
             with torch.no_grad():
                 better = _per_sample(judge(moved), precise) > state["best_score"]
             moved = torch.where(better[:, None], moved, state["best_z"])
@@ -141,9 +133,8 @@ class _Layout:
 
     def __init__(self, z: Latent, leaves: Sequence[int | str] | None) -> None:
         self.kind = type(z)
-        self.tensors: dict[int | str, Tensor] = (
-            {0: z} if isinstance(z, Tensor) else dict(z) if isinstance(z, Mapping) else dict(enumerate(z))
-        )
+        named = {0: z} if isinstance(z, Tensor) else z if isinstance(z, Mapping) else dict(enumerate(z))
+        self.tensors = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in named.items()}
         self.moving = list(self.tensors) if leaves is None else list(leaves)
         unknown = [name for name in self.moving if name not in self.tensors]
         if unknown or not self.moving:
@@ -156,8 +147,9 @@ class _Layout:
         self.sizes = [self.tensors[name].shape[1:].numel() for name in self.moving]
 
     def flatten(self) -> Tensor:
-        """The moving leaves side by side, (B, D), detached."""
-        return torch.cat([self.tensors[name].detach().flatten(1) for name in self.moving], dim=1)
+        """The moving leaves side by side, (B, D), in memory of their own."""
+        parts = [self.tensors[name].detach().flatten(1) for name in self.moving]
+        return parts[0].clone(memory_format=torch.contiguous_format) if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def unflatten(self, moved: Tensor) -> Latent:
         """The latent with its moving leaves taken from (B, D)."""
@@ -168,7 +160,9 @@ class _Layout:
         everything = {name: parts.get(name, tensor) for name, tensor in self.tensors.items()}
         if issubclass(self.kind, Tensor):
             return everything[0]
-        return everything if issubclass(self.kind, Mapping) else self.kind(everything.values())
+        if issubclass(self.kind, Mapping):
+            return everything
+        return self.kind(*everything.values()) if hasattr(self.kind, "_fields") else self.kind(everything.values())
 
 
 def _per_sample(score: Tensor, dtype: torch.dtype) -> Tensor:

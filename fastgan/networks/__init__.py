@@ -19,6 +19,6 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
     The global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed CUDA's generators too
         pair = FAMILIES[config.network.family](config)
     return tuple(network.to(memory_format=torch.channels_last) for network in pair)

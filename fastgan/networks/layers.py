@@ -23,6 +23,7 @@ class _SpectralNorm(nn.Module):
         self.register_buffer("u", functional.normalize(torch.randn(rows), dim=0, eps=eps))
         self.register_buffer("v", torch.zeros(columns))
         self._kept: tuple[tuple, Tensor] | None = None
+        """What the normalised weight was computed from, and the weight: for a frozen layer."""
         self.iterate(STARTING_ITERATIONS)
 
     def _matrix(self) -> Tensor:
@@ -46,9 +47,9 @@ class _SpectralNorm(nn.Module):
         if torch.is_grad_enabled() and self.weight.requires_grad:
             return self._normalise()
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
-        key = (self.weight._version, dtype)
+        key = (id(self.weight), self.weight._version, dtype)
         if self._kept is None or self._kept[0] != key:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not enter a graph later
                 self._kept = (key, self._normalise().to(dtype))
         return self._kept[1]
 
@@ -59,6 +60,13 @@ class _SpectralNorm(nn.Module):
     def _apply(self, *args, **kwargs):  # the weight moves to another device or type
         self._kept = None
         return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # u and v may change without the weight
+        self._kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_kept": None}
 
 
 class SNConv2d(_SpectralNorm, nn.Conv2d):
@@ -81,6 +89,11 @@ class SNLinear(_SpectralNorm, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.normalised_weight(), self.bias)
+
+
+def single_or_better(x: Tensor) -> Tensor:
+    """What leaves a network: half precision is widened to fp32, fp64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def iterate_spectral_norms(module: nn.Module, times: int = 1) -> None:

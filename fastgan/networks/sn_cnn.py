@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import STARTING_ITERATIONS, SNConv2d, SNLinear, iterate_spectral_norms
+from fastgan.networks.layers import STARTING_ITERATIONS, SNConv2d, SNLinear, iterate_spectral_norms, single_or_better
 
 
 class Generator(nn.Module):
@@ -39,7 +39,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         # The linear layer writes channels last, so its output is the convolutions' memory format without a copy.
         x = self.linear(z).unflatten(1, self.start).permute(0, 3, 1, 2)
-        return self.main(x).float()
+        return single_or_better(self.main(x))
 
 
 class Discriminator(nn.Module):
@@ -66,7 +66,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return self.linear(x.permute(0, 2, 3, 1).flatten(1)).squeeze(1).float()
+        return single_or_better(self.linear(x.permute(0, 2, 3, 1).flatten(1)).squeeze(1))
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:

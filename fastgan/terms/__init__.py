@@ -5,10 +5,10 @@ A term is at once its settings (frozen, checked) and its formula, so a configura
 """
 
 from fastgan.terms.r1 import R1
-from fastgan.terms.term import Scene, Term
+from fastgan.terms.term import Imagined, Scene, Term
 
 TERMS: dict[str, type[Term]] = {
     "r1": R1,
 }
 
-__all__ = ["R1", "TERMS", "Scene", "Term"]
+__all__ = ["R1", "TERMS", "Imagined", "Scene", "Term"]

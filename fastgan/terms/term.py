@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic.dataclasses import dataclass as checked
@@ -13,20 +14,33 @@ from fastgan.judgement import Judgement, View
 
 
 @dataclass(frozen=True)
+class Imagined:
+    """Generated images and what they were made from."""
+
+    z: Tensor
+    """(B', dim): refined where refinement is on."""
+    labels: Tensor | None
+    images: Tensor
+    """(B', C, H, W) in [-1, 1]: without a graph in the discriminator's phase, in G's graph in the generator's."""
+
+
+@dataclass(frozen=True)
 class Scene:
-    """What a phase has drawn before anything is judged. B latents, images in [-1, 1]."""
+    """What a phase may look at before anything is judged."""
 
     real: Tensor
     """(B, C, H, W), as the stream gave them."""
     real_labels: Tensor | None
-    fake: Tensor
-    """(B', C, H, W): without a graph in the discriminator's phase, in G's graph in the generator's."""
-    fake_labels: Tensor | None
-    z: Tensor
-    """(B', dim): the latents of `fake`, refined where refinement is on."""
+    imagine: Callable[[], Imagined]
+    """Makes `fake`; called when a term or the objective first asks for it, so that a phase pays for what it uses."""
     generate: Callable[..., Tensor]
     """(z, labels) -> images, in the graph that this phase wants."""
     draw: Draw
+
+    @cached_property
+    def fake(self) -> Imagined:
+        """This phase's generated images."""
+        return self.imagine()
 
 
 @checked(frozen=True, config=CHECKED)
@@ -52,6 +66,6 @@ class Term:
         return {}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
-        """The weighted term, a scalar. `judged` has "real", "fake" (generated) and this term's own views; in a lazy phase
+        """The weighted term, a scalar. `judged` has "real" (in D's phase), "fake" and this term's own views; in a lazy phase
         its own views alone."""
         raise NotImplementedError

@@ -3,16 +3,17 @@
 from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastgan.games import Game
+from fastgan.networks.layers import iterate_spectral_norms
 
 
 class MovingAverage(nn.Module):
     """Averaged copies of a game's `averaged` networks, in evaluation mode.
 
     The weight of an update follows from a half-life in images, so it does not depend on the batch size (Karras et al. 2020,
-    StyleGAN2-ADA). Buffers (batch statistics) are averaged like weights.
+    StyleGAN2-ADA). Batch statistics are averaged like weights, other buffers are copied.
 
     Args:
         half_life: images after which a weight counts half; 0 keeps plain copies.
@@ -31,12 +32,13 @@ class MovingAverage(nn.Module):
         half_life = self.half_life if self.rampup is None else min(self.half_life, self.rampup * seen)
         decay = 0.5 ** (images / half_life) if half_life > 0 else 0.0
         for name, network in self.networks.items():
-            mine, theirs = _tensors(network), _tensors(game.get_submodule(name))
-            floats = [i for i, tensor in enumerate(mine) if tensor.is_floating_point()]
-            torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1.0 - decay)
-            for i in set(range(len(mine))) - set(floats):
-                mine[i].copy_(theirs[i])
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+            other = game.get_submodule(name)
+            averaged = list(zip(network.parameters(), other.parameters(), strict=True))
+            for (label, mine), theirs in zip(network.named_buffers(), other.buffers(), strict=True):
+                if label.endswith(("running_mean", "running_var")):
+                    averaged.append((mine, theirs))
+                else:
+                    mine.copy_(theirs)
+            mine, theirs = zip(*averaged, strict=True)
+            torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+            iterate_spectral_norms(network)  # the copied vectors are the unaveraged weights'

@@ -146,7 +146,7 @@ def build_session(config: Config, source: Source) -> Session:
     settings = {"generator": config.generator, "discriminator": config.discriminator}
     return Session(
         games.build(config).to(device).train(),
-        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.lazy_interval(player)),
+        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.main_share(player)),
         lambda stage: open_stream(config, source, device),
         rate=lambda player, number: rate_factor(settings[player], number, training.steps),
         seed=config.seed,

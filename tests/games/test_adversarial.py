@@ -5,14 +5,16 @@ import copy
 import pytest
 import torch
 from torch import nn
+from pydantic.dataclasses import dataclass
 from toys import PointStream, Score, make_session, mlp, tensors
 
+from fastgan.checked import CHECKED
 from fastgan.config import Latent
 from fastgan.draw import Draw
 from fastgan.games import AdversarialGame
 from fastgan.latent import Prior, Refinement, refine
 from fastgan.objectives import OBJECTIVES
-from fastgan.terms import R1
+from fastgan.terms import R1, Term
 
 
 def game(objective="hinge", normalised=False, latent=None, **options):
@@ -85,8 +87,8 @@ def test_separation_is_the_share_of_rightly_ordered_pairs():
 def test_each_turn_draws_fresh_latents_unless_they_are_reused():
     for reuse in (False, True):
         played = game(latent=QUA, n_dis=2, reuse_latents=reuse)
-        scenes = [played._scene({"images": torch.zeros(8, 2)}, draw(turn)) for turn in (0, 1)]
-        assert torch.equal(scenes[0].z, scenes[1].z) is reuse
+        scenes = [played._scene("discriminator", {"images": torch.zeros(8, 2)}, draw(turn)) for turn in (0, 1)]
+        assert torch.equal(scenes[0].fake.z, scenes[1].fake.z) is reuse
 
 
 def test_a_phase_moves_its_own_player_alone():
@@ -133,7 +135,9 @@ def test_a_lazy_term_has_its_own_phase_and_weight():
     played = game(terms={"r1": R1(gamma=0.5, every=4)})
     phases = {phase.name: phase for phase in played.phases()}
     assert list(phases) == ["D", "Dreg4", "G"]
-    assert (phases["Dreg4"].every, played.lazy_interval("discriminator"), played.lazy_interval("generator")) == (4, 4, 1)
+    assert phases["Dreg4"].every == 4
+    assert (played.main_share("discriminator"), played.main_share("generator")) == (4 / 5, 1)
+    assert game(terms={"r1": R1(every=16)}, n_dis=5).main_share("discriminator") == pytest.approx(80 / 81)
     batch = {"images": torch.randn(8, 2)}
     lazy, statistics = phases["Dreg4"].loss(batch, draw())
     eager, _ = game(terms={"r1": R1(gamma=0.5)}).discriminator_loss(batch, draw())
@@ -146,6 +150,43 @@ def test_a_lazy_term_has_its_own_phase_and_weight():
         session.play_round()
     assert session.tally["Dreg4/loss"][1] == 2
     assert session.tally["D/loss"][1] == 8
+
+
+def test_a_phase_pays_for_what_it_uses():
+    """Forwards of (G, D): refinement costs K of each; a lazy R1 asks D once, about the real images."""
+    played = game(latent=QUA, terms={"r1": R1(every=4)})
+    calls = []
+    played.generator.register_forward_hook(lambda *_: calls.append("G"))
+    played.discriminator.register_forward_hook(lambda *_: calls.append("D"))
+    for phase, expected in zip(played.phases(), ((3, 3), (0, 1), (1, 1)), strict=True):
+        calls.clear()
+        phase.loss({"images": torch.zeros(8, 2)}, draw())
+        assert (calls.count("G"), calls.count("D")) == expected, phase.name
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Far(Term):
+    """Pushes images away from 0: a term of the generator's."""
+
+    @property
+    def player(self):
+        return "generator"
+
+    def loss(self, scene, judged):
+        return -0.1 * scene.fake.images.square().mean()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_generators_term(every):
+    played = game(terms={"far": Far(every=every)})
+    phase = played.phases()[-1]
+    assert (phase.name, phase.player) == (("G", "generator") if every == 1 else ("Greg2", "generator"))
+    loss, _ = phase.loss({"images": torch.zeros(8, 2)}, draw())
+    x = played.generator(draw().normal("latent", 3))
+    far = -0.1 * x.square().mean()
+    torch.testing.assert_close(loss, far - played.discriminator(x).mean() if every == 1 else 2 * far)
+    session = make_session(game(terms={"far": Far(every=every)}))
+    session.play_round()
 
 
 @pytest.mark.parametrize("terms", [{}, {"r1": R1(gamma=0.3)}])

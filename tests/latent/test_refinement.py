@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -244,12 +245,16 @@ class FromChunks(nn.Module):
         return torch.tanh(self.body(torch.cat([p.flatten(1) for p in parts], dim=1))).view(-1, 1, 2, 2)
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
+Pair = namedtuple("Pair", ["w", "noise"])
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict", "named"])
 def test_latents_of_several_leaves(pair, kind):
     torch.manual_seed(0)
     generator, critic = FromChunks(), pair[1]
     leaves = [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 1, 2, 2, dtype=torch.float64)]
-    z = {"list": list, "tuple": tuple, "dict": lambda x: dict(zip(("w", "noise"), x, strict=True))}[kind](leaves)
+    kinds = {"list": list, "tuple": tuple, "dict": lambda x: dict(zip(("w", "noise"), x, strict=True)), "named": Pair._make}
+    z = kinds[kind](leaves)
     flat = torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
 
     class Flat(nn.Module):

@@ -1,5 +1,8 @@
 """Spectral normalisation against singular values and against torch's own."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +69,19 @@ def test_a_frozen_weight_is_normalised_once_until_it_changes(layer):
     assert not torch.equal(layer.normalised_weight(), kept)
     layer.load_state_dict({name: torch.ones_like(tensor) for name, tensor in layer.state_dict().items()})
     assert layer.normalised_weight().unique().numel() == 1
+
+
+def test_loaded_vectors_and_replaced_weights_are_seen(layer):
+    layer.requires_grad_(False)
+    layer.normalised_weight()
+    other = copy.deepcopy(layer)
+    other.u.copy_(torch.nn.functional.normalize(torch.randn_like(other.u), dim=0))
+    expected = other._normalise()
+    layer.load_state_dict(other.state_dict() | {"weight": layer.weight})
+    torch.testing.assert_close(layer.normalised_weight(), expected)
+    layer.load_state_dict({name: torch.ones_like(t) for name, t in layer.state_dict().items()}, assign=True)
+    assert layer.normalised_weight().unique().numel() == 1
+    assert pickle.loads(pickle.dumps(layer))._kept is None
 
 
 def test_a_trained_weight_is_never_kept(layer):

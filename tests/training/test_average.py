@@ -1,6 +1,7 @@
 import torch
 from toys import Began
 
+from fastgan.networks.layers import SNLinear
 from fastgan.training.average import MovingAverage
 
 
@@ -34,6 +35,20 @@ def test_no_half_life_is_a_plain_copy_that_takes_no_gradient():
     assert torch.equal(average.networks["generator"][0].weight, game.generator[0].weight)
     assert not average.training
     assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_spectral_vectors_are_those_of_the_averaged_weight():
+    game = Began()
+    game.generator.append(SNLinear(2, 2))
+    average = MovingAverage(game, half_life=20.0, rampup=None)
+    for seen in range(10, 300, 10):
+        with torch.no_grad():
+            game.generator[-1].weight.normal_()
+        game.generator[-1].iterate()
+        average.update(game, 10, seen)
+    layer = average.networks["generator"][-1]
+    torch.testing.assert_close(layer.u.norm(), torch.tensor(1.0))
+    assert torch.linalg.matrix_norm(layer.normalised_weight(), 2) < 1.1
 
 
 def test_integer_buffers_are_copied():
