@@ -1,9 +1,13 @@
 """The commands. Each parses, calls one function, prints; what goes wrong through the user's doing is one line and exit 2."""
 
-import os
+import io
 import sys
-from json import dumps
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial, wraps
+from itertools import takewhile
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -53,6 +57,8 @@ def train(
     import fastgan.training
     from fastgan.training.loop import starting_config
 
+    if any(not group for group in set):
+        raise UserError("--set takes name=value")
     config = starting_config(preset, run_dir, [assignment for group in set for assignment in group], resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
     if run.round == run.config.training.steps:
@@ -85,13 +91,12 @@ def sample(
         labels: Classes to draw, such as 0,1,2, for class-conditional runs.
     """
     import fastgan.training
-    from fastgan.training.sampling import write_images
+    from fastgan.training.sampling import stream, write_images
 
     loaded = fastgan.training.load_run(run)
     if labels is not None:
         raise UserError(f"the run in {run} is not class-conditional: it takes no --labels")
-    images = fastgan.training.sample(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation)
-    write_images(images, out)
+    write_images(stream(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation), out)
     _OUT.print(f"{num} images of round {loaded.round} -> {out}", markup=False)
 
 
@@ -118,13 +123,17 @@ def evaluate(
         json: Write the result here as one JSON object.
     """
     import fastgan.training
+    from fastgan.training.files import make_room_for, write_json
 
     loaded = fastgan.training.load_run(run)
+    if json is not None:
+        make_room_for(json)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, seed=seed)
     for name, found in result["metrics"].items():
         _OUT.print(f"{found.get('title', name)}: {found['value']:.3f}", markup=False)
-    _write_json(result, json)
+    if json is not None:
+        write_json(json, result)
 
 
 def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
@@ -144,12 +153,9 @@ def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_9
 
 def main() -> None:
     """The entry point of the `fastgan` command."""
+    call = _parse({"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor})
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor},
-            prog="fastgan",
-            description="Training of generative adversarial networks with latent refinement.",
-        )
+        call()
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except UserError as error:
@@ -164,28 +170,50 @@ def main() -> None:
         _fail(error, 1)
 
 
+def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
+    """The command that was typed, ready to be called; words that make none end the program with one line."""
+
+    def held(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        return wraps(command)(lambda *args, **kwargs: partial(command, *args, **kwargs))
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: held(command) for name, command in commands.items()},
+                prog="fastgan",
+                description="Training of generative adversarial networks with latent refinement.",
+            )
+    except SystemExit as stop:
+        if stop.code:
+            # The parser draws a box: its first paragraph says what is wrong, then come a rule and advice.
+            lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
+            wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
+            _fail(f"{wrong or 'the command is not understood'} (fastgan --help)", 2)
+        raise
+
+
 def _fail(reason: object, code: int) -> None:
     print(f"fastgan: {reason}", file=sys.stderr)
     sys.exit(code)
 
 
 def _say_where(run) -> None:
-    newest = run.folder.newest_checkpoint()
-    table = Table.grid(padding=(0, 2))
     for what, path in {
         "run": run.path,
         "samples": max(run.folder.samples.glob("*.png")),
-        "checkpoint": newest,
+        "checkpoint": run.folder.newest_checkpoint(),
         "metrics": run.folder.metrics,
-        "curves": f"tensorboard --logdir {run.folder.tensorboard}",
+        "curves": f"tensorboard --logdir {quote(str(run.folder.tensorboard))}",
     }.items():
-        table.add_row(what, str(path))
-    _OUT.print(table)
+        _OUT.print(f"{what:<12}{path}", markup=False)
 
 
 def _say_quality(run) -> None:
-    from fastgan.training.assess import compare_with_untrained
+    from fastgan.training.assess import compare_with_untrained, suitable_metrics
 
+    if not suitable_metrics(run):
+        return
     result = compare_with_untrained(run)
     for name, found in result["metrics"].items():
         title, before = found.get("title", name), result["untrained"][name]
@@ -193,12 +221,3 @@ def _say_quality(run) -> None:
         if "floor" in found:
             judge = f"the judge's held-out accuracy is {found['accuracy']:.1%}"
             _OUT.print(f"  real held-out images stand at {found['floor']:.2f}; {judge}", markup=False)
-
-
-def _write_json(result: dict, path: Path | None) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

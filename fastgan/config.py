@@ -50,7 +50,7 @@ class Data:
 class Latent:
     """The prior of z, and its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua)."""
 
-    dim: Positive = 128
+    dim: int = Field(default=128, ge=1, le=2**20)
     """Coordinates of z."""
     prior: Literal["normal", "truncated-normal", "uniform"] = "normal"
     """Of each coordinate: standard normal, the same cut at +-truncation, or uniform on [-1, 1]."""
@@ -80,7 +80,7 @@ class Network:
     """Generator and discriminator."""
 
     family: Literal["sn-cnn"] = "sn-cnn"
-    width: Positive = 64
+    width: int = Field(default=64, ge=1, le=2**14)
     """Base channels; the published networks have 64."""
 
 
@@ -110,7 +110,7 @@ class Training:
 
     steps: Positive = 100_000
     """Rounds; one round is n_dis discriminator steps and one generator step."""
-    batch_size: Positive = 64
+    batch_size: int = Field(default=64, ge=1, le=2**24)
     """Images a discriminator step sees, over all ranks and accumulated micro-batches."""
     n_dis: Positive = 1
     """Discriminator steps a round."""

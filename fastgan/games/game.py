@@ -69,7 +69,7 @@ class Game(nn.Module):
             yield
 
     def main_share(self, player: str) -> float:
-        """The share of the player's optimiser steps that are not lazy ones, in (0, 1]: 16/17 with one lazy step in 16 rounds."""
+        """The share of the player's optimiser steps that are not lazy: 16/17 with one lazy step in 16 rounds, 1 with none."""
         phases = [phase for phase in self.phases() if phase.player == player]
         main = sum(phase.times for phase in phases if phase.every == 1)
         return main / sum(phase.times / phase.every for phase in phases) if main else 1.0

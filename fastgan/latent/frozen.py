@@ -12,8 +12,9 @@ def frozen(*modules: nn.Module) -> Iterator[Callable[[], None]]:
     """Inside, the modules' parameters take no gradient and their buffers are stand-ins, so nothing of them can move.
 
     A forward in training mode writes batch statistics and spectral vectors: here it writes to copies that are thrown away. On
-    leaving, every buffer is the very tensor that it was, buffers that a forward has made are gone, and every `requires_grad` has
-    its old value. Plain attributes are not watched: torch's older `spectral_norm` leaves its last normalised weight in one.
+    leaving, every buffer is the very tensor that it was, buffers that a forward has made are gone, and every
+    `requires_grad` has its old value. Plain attributes are not watched: torch's older `spectral_norm` leaves its last
+    normalised weight in one.
 
     Yields:
         A function that sets the stand-ins back to the true values, so that repeated forwards see the same network.

@@ -1,9 +1,9 @@
 """Judging a run: its samples against real images."""
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from fastgan.checked import UserError, nearest
 from fastgan.data import Stream, open_source
 from fastgan.evaluation import DigitsJudge, cached_classifier
+from fastgan.training.files import write_json
 from fastgan.training.run import Run
 from fastgan.training.sampling import check_range, stream
 
@@ -36,13 +37,17 @@ def evaluate(
         What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
 
     Raises:
-        UserError: an unknown metric, or one that can't judge this run's data.
+        UserError: an unknown metric, or one that can't judge this run's data; a number out of range.
     """
     check_range(num, refine_steps, step_size, None)
+    if num < 2:
+        raise UserError(f"num must be at least 2 to be judged, not {num}")
     for name in metrics or ():
         if name not in METRICS:
             raise UserError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
+    if not chosen:
+        raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
     samples = lambda: stream(run, num, refine_steps, step_size, seed=seed)  # noqa: E731
     return {
         "run": str(run.path),
@@ -60,9 +65,7 @@ def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
     """`evaluate`, with the metrics of the generator before its first round under "untrained"; written to evaluation.json."""
     result = evaluate(run, num=num)
     result["untrained"] = evaluate(run.untrained(), num=num)["metrics"]
-    partial = run.folder.evaluation.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, run.folder.evaluation)
+    write_json(run.folder.evaluation, result)
     return result
 
 
@@ -75,13 +78,18 @@ def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
     """Fréchet distance of a digits classifier's features (see `fastgan.evaluation.digits`)."""
     if run.config.data.source != "digits":
         raise UserError(f"fd-digits judges runs trained on digits; this one's data.source is {run.config.data.source}")
-    side = run.config.data.resolution
+    report = _digits_judge(run.path, run.config.data.resolution)(samples)
+    return {**dataclasses.asdict(report), "title": report.title}
+
+
+@lru_cache(maxsize=1)
+def _digits_judge(run: Path, side: int) -> DigitsJudge:
+    """The judge of a run's samples, before and after training: its classifier is trained once a run."""
     fingerprint, train, train_labels = _whole_split("train", side)
     _, held_out, held_out_labels = _whole_split("held-out", side)
-    path = run.path / "evaluation" / f"digits-classifier-{side}.pt"
+    path = run / "evaluation" / f"digits-classifier-{side}.pt"
     classifier = cached_classifier(path, train, train_labels, fingerprint, side=side)
-    report = DigitsJudge(classifier, train, held_out, held_out_labels)(samples)
-    return {**dataclasses.asdict(report), "title": report.title}
+    return DigitsJudge(classifier, train, held_out, held_out_labels)
 
 
 def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:

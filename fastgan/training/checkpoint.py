@@ -1,21 +1,26 @@
 """Checkpoints: one file each, written aside and renamed, checked when read, the newest few kept.
 
-A file is a zip archive as `torch.save` writes it, of tensors and plain values alone, so it loads with `weights_only=True`.
+A file holds tensors and plain values alone, so it loads with `weights_only=True`, and a digest over all of them.
 Whenever a process dies, the folder holds whole checkpoints only: a half-written one still has its temporary name.
 """
 
+import hashlib
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastgan.checked import UserError
 
 FORMAT = 1
+KEYS = {"round", "images", "stage", "game", "engines", "average", "stream", "tally", "guard", "config", "environment"}
+"""What a checkpoint has."""
 _PARTIAL = ".partial"
+_DAMAGE = (OSError, RuntimeError, AttributeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError)
+"""What reading a broken file has been seen to raise."""
 
 
 def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
@@ -28,7 +33,7 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
     partial = path.with_suffix(_PARTIAL)
     try:
         with open(partial, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            torch.save({"format": FORMAT, "digest": _digest(state), **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -48,24 +53,15 @@ def load(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or of a format that this version does not know.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch writes a checksum for every tensor, but does not look at it when it loads
-        if broken is not None:
-            raise zipfile.BadZipFile(f"{broken} does not match its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["format"]
+        version, digest = state.pop("format"), state.pop("digest")
+        if version == FORMAT and digest != _digest(state):  # torch does not look at the archive's own checksums
+            raise ValueError("its content is not what was saved")
+        if version == FORMAT and not state.keys() >= KEYS:
+            raise KeyError(f"it lacks {', '.join(sorted(KEYS - state.keys()))}")
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
-    except (
-        OSError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _DAMAGE as error:
         raise UserError(f"the checkpoint {path} is damaged ({_first_line(error)}){_instead(path)}") from None
     if version != FORMAT:
         raise UserError(f"the checkpoint {path} has format {version}, this version of fastgan reads format {FORMAT}")
@@ -74,7 +70,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def listing(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("*.pt"))
+    return sorted(folder.glob("[0-9]" * 8 + ".pt"))
 
 
 def clear_partial(folder: Path) -> None:
@@ -86,6 +82,29 @@ def clear_partial(folder: Path) -> None:
 def _instead(path: Path) -> str:
     older = [other for other in listing(path.parent) if other < path]
     return f"; delete it to go on from {older[-1].name}" if older else ""
+
+
+def _digest(state: Any) -> str:
+    """SHA-256 over every tensor and value, in order."""
+    found = hashlib.sha256()
+
+    def take(node: Any) -> None:
+        if isinstance(node, Tensor):
+            found.update(f"{node.dtype}{tuple(node.shape)}".encode())
+            found.update(node.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                found.update(repr(key).encode())
+                take(value)
+        elif isinstance(node, list | tuple):
+            found.update(str(len(node)).encode())
+            for value in node:
+                take(value)
+        else:
+            found.update(repr(node).encode())
+
+    take(state)
+    return found.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 config.yaml      the resolved configuration          samples/        grids from fixed latents, by round
 metrics.jsonl    one record a logging interval       checkpoints/    by round
 evaluation.json  the metrics of the finished run     tensorboard/    the same curves for TensorBoard
+.lock            held while a process trains here    evaluation/     what metrics keep, such as their classifier
 """
 
 import fcntl
@@ -15,6 +16,7 @@ from fastgan import config as configuration
 from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.training import checkpoint
+from fastgan.training.files import replace_text
 
 
 class Folder:
@@ -30,8 +32,8 @@ class Folder:
         self.tensorboard = self.path / "tensorboard"
 
     def holds_run(self) -> bool:
-        """Whether a run was begun here."""
-        return self.config.exists()
+        """Whether a run was begun here, whole or not."""
+        return self.config.exists() or self.metrics.exists() or self.newest_checkpoint() is not None
 
     def create(self) -> None:
         """Make the folders.
@@ -49,9 +51,7 @@ class Folder:
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration, whole or not at all."""
-        partial = self.config.with_suffix(".partial")
-        partial.write_text(configuration.to_yaml(config), encoding="utf-8")
-        os.replace(partial, self.config)
+        replace_text(self.config, configuration.to_yaml(config))
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint of the latest round, if there is one."""

@@ -1,7 +1,9 @@
 """Training a run: from a configuration to a folder with checkpoints, metrics and samples."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -88,23 +90,23 @@ def train(
     if run_dir is None:
         run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
     folder = Folder(run_dir)
-    config = _with_resolved_precision(config)
+    config = _settled(config)
     if resume:
         _check_resumable(folder, config)
     source = open_source(config.data.source, config.data.path)
+    session = build_session(config, source)
     folder.create()
     with folder.locked():
         if not resume and folder.holds_run():
             raise UserError(_occupied(folder))
-        _train(config, folder, source, resume, quiet)
+        _train(config, folder, source, session, resume, quiet)
     return load_run(folder.path)
 
 
-def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: bool) -> None:
+def _train(config: Config, folder: Folder, source: Source, session: Session, resume: bool, quiet: bool) -> None:
     training = config.training
-    session = build_session(config, source)
     guard = CollapseGuard(_real_spread(config, source))
-    notes = _load(session, guard, folder) if resume else []
+    notes = _load(config, session, guard, folder) if resume else []
     telemetry.truncate(folder.metrics, session.round)
     checkpoint.clear_partial(folder.checkpoints)
     folder.write_config(config)
@@ -134,7 +136,8 @@ def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: 
                 log.sync()
                 checkpoint.save(folder.checkpoints, _state(config, session, guard), training.keep_checkpoints)
         if stopped and not done:
-            log.say(f"stopped after round {session.round}; to go on: fastgan train --run-dir {folder.path} --resume")
+            resume = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
+            log.say(f"stopped after round {session.round}; to go on: {resume}")
     session.stream.close()
 
 
@@ -144,8 +147,12 @@ def build_session(config: Config, source: Source) -> Session:
     device = resolve_device(training.device)
     precision = resolve_precision(training.precision, device)
     settings = {"generator": config.generator, "discriminator": config.discriminator}
+    try:
+        game = games.build(config).to(device).train()
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
     return Session(
-        games.build(config).to(device).train(),
+        game,
         lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.main_share(player)),
         lambda stage: open_stream(config, source, device),
         rate=lambda player, number: rate_factor(settings[player], number, training.steps),
@@ -171,12 +178,13 @@ def open_stream(config: Config, source: Source, device: torch.device, **changes:
     return Stream(source, **(options | changes))
 
 
-def _load(session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
+def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
     """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
     newest = folder.newest_checkpoint()
     if newest is None:
         return ["the run had no checkpoint yet: it begins again"]
     state = checkpoint.load(newest)
+    _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
     try:
         session.load_state_dict(state)
         guard.load_state_dict(state["guard"])
@@ -206,23 +214,19 @@ def _environment() -> dict[str, str]:
     return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads())}
 
 
-def _with_resolved_precision(config: Config) -> Config:
-    """The number format is settled at the start: a run that goes on elsewhere keeps it."""
+def _settled(config: Config) -> Config:
+    """What depends on where a run begins is settled there: going on elsewhere, it keeps its number format and data."""
     precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
-    return configuration.override(config, [f"training.precision={precision}"])
+    path = config.data.path and str(Path(config.data.path).expanduser().resolve())
+    return replace(config, training=replace(config.training, precision=precision), data=replace(config.data, path=path))
 
 
 def _check_resumable(folder: Folder, config: Config) -> None:
     if not folder.holds_run():
         raise UserError(f"there is no run in {folder.path} to resume")
-    stored = configuration.flatten(configuration.from_yaml(folder.config))
-    wanted = configuration.flatten(config)
-    for name in sorted(stored.keys() | wanted.keys()):
-        if stored.get(name) != wanted.get(name) and name not in CHANGEABLE:
-            raise UserError(
-                f"{name} is {stored.get(name)!r} in the run in {folder.path}, not {wanted.get(name)!r}: "
-                "it can't change on resuming, train a new run instead"
-            )
+    if not folder.config.exists():
+        raise UserError(f"{folder.path} holds files of a run but no config.yaml: it can't be resumed")
+    _check_same(configuration.from_yaml(folder.config), config, f"the run in {folder.path}")
     newest = folder.newest_checkpoint()
     if newest is not None and int(newest.stem) >= config.training.steps:
         raise UserError(
@@ -231,9 +235,22 @@ def _check_resumable(folder: Folder, config: Config) -> None:
         )
 
 
+def _check_same(begun: Config, wanted: Config, where: str) -> None:
+    """Refuse a difference that would make the run another one."""
+    stored, asked = configuration.flatten(begun), configuration.flatten(wanted)
+    for name in sorted(stored.keys() | asked.keys()):
+        if stored.get(name) != asked.get(name) and name not in CHANGEABLE:
+            raise UserError(
+                f"{name} is {stored.get(name)!r} in {where}, not {asked.get(name)!r}: "
+                "it can't change on resuming, train a new run instead"
+            )
+
+
 def _occupied(folder: Folder) -> str:
     newest = folder.newest_checkpoint()
     reached = int(newest.stem) if newest else 0
+    if not folder.config.exists():
+        return f"{folder.path} holds files of a run but no config.yaml: choose another --run-dir"
     steps = configuration.from_yaml(folder.config).training.steps
     if reached >= steps:
         return f"{folder.path} holds a finished run: choose another --run-dir, or train it longer with --resume --steps N"

@@ -1,6 +1,6 @@
 """A run that was trained: its configuration and its networks, read back from its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -67,28 +67,26 @@ def load_run(path: str | Path, device: str | None = None) -> Run:
 
     Args:
         path: the run's folder.
-        device: "cpu", "cuda" or "auto"; what the run's configuration says where None.
+        device: "cpu", "cuda" or "auto"; CUDA where torch sees it if None, wherever the run was trained.
 
     Raises:
         UserError: no run lies there, it has no checkpoint yet, the checkpoint is damaged or of another network.
     """
     folder = Folder(path)
-    if not folder.holds_run():
+    if not folder.config.exists():
         raise UserError(f"there is no run in {folder.path}: it has no config.yaml")
     config = configuration.from_yaml(folder.config)
     newest = folder.newest_checkpoint()
     if newest is None:
         raise UserError(f"the run in {folder.path} has no checkpoint yet")
     state = checkpoint.load(newest)
-    run = _fresh(folder, config, resolve_device(device or config.training.device))
+    run = _fresh(folder, config, resolve_device(device or "auto"), state["stage"])
     try:
-        for stage in range(1, state["stage"] + 1):
-            run.game.rebuild(stage)
         run.game.load_state_dict(state["game"])
         run.average.load_state_dict(state["average"])
     except RuntimeError as error:
         raise UserError(other_network(newest, error)) from None
-    return Run(folder, config, state["round"], state["images"], run.game, run.average, run.device)
+    return replace(run, round=state["round"], images=state["images"])
 
 
 def other_network(path: Path, error: Exception) -> str:
@@ -97,7 +95,9 @@ def other_network(path: Path, error: Exception) -> str:
     return f"the checkpoint {path} is of another network than config.yaml asks for: {detail}"
 
 
-def _fresh(folder: Folder, config: Config, device: torch.device) -> Run:
+def _fresh(folder: Folder, config: Config, device: torch.device, stage: int = 0) -> Run:
     game = games.build(config).to(device).eval()
+    for entered in range(1, stage + 1):
+        game.rebuild(entered)
     average = MovingAverage(game, config.training.ema_half_life, config.training.ema_rampup)
     return Run(folder, config, 0, 0, game, average, device)

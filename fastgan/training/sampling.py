@@ -1,6 +1,6 @@
 """Images from a trained generator, refined (AdvLatGAN-z) or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from fastgan.checked import UserError
 from fastgan.draw import Draw
 from fastgan.engine.local import AUTOCAST
 from fastgan.latent import Prior, refine
+from fastgan.training.files import make_room_for
 from fastgan.training.run import Run
+
+_OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npy", ".npz"}
 
 
 def sample(
@@ -60,6 +63,8 @@ def stream(
     """The images of `sample`, batch by batch, on the run's device."""
     check_range(num, refine_steps, step_size, truncation)
     prior = Prior.of(run.config.latent)
+    if truncation is not None and prior.kind == "uniform":
+        raise UserError("truncation cuts a normal prior; this run's is uniform")
     if truncation is not None:
         prior = replace(prior, kind="truncated-normal", truncation=truncation)
     generator = run.generator if raw_weights else run.ema_generator
@@ -107,10 +112,18 @@ def write_image(picture: Tensor, path: Path) -> None:
         raise UserError(f"{path} can't be written: {error.strerror or error}") from None
 
 
-def write_images(images: Tensor, out: Path) -> None:
-    """Write images in [-1, 1] as one grid, where `out` ends in .png, or as numbered files into the folder `out`."""
+def write_images(batches: Iterable[Tensor], out: Path) -> None:
+    """Write images in [-1, 1] as one grid, where `out` ends in .png, or one by one into the folder `out`, numbered.
+
+    Raises:
+        UserError: the place can't be written, or is named after a format that is not written.
+    """
     if out.suffix.lower() == ".png":
-        write_image(grid(images), out)
+        make_room_for(out)
+        write_image(grid(torch.cat([batch.cpu() for batch in batches])), out)
         return
-    for number, image in enumerate(images):
+    if out.suffix.lower() in _OTHER_FORMATS:
+        raise UserError(f"{out}: grids are written as .png")
+    make_room_for(out / "000000.png")
+    for number, image in enumerate(image for batch in batches for image in batch):
         write_image((image.float().clamp(-1, 1) + 1) / 2, out / f"{number:06d}.png")

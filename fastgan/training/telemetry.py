@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fastgan.training.files import replace_text
 from fastgan.training.folder import Folder
 
 TIMINGS = ("seconds", "images_per_second")
@@ -20,21 +21,27 @@ _PLAIN_SECONDS = 5.0
 
 def truncate(metrics: Path, last_round: int) -> None:
     """Drop the records after `last_round`, and a line that a dying process left unfinished."""
-    kept = [line for line in _whole_lines(metrics) if json.loads(line)["round"] <= last_round]
-    partial = metrics.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, metrics)
+    kept = [line for line, record in _records(metrics) if record["round"] <= last_round]
+    replace_text(metrics, "".join(kept))
 
 
 def read(metrics: Path) -> list[dict]:
     """All records of a run, in order."""
-    return [json.loads(line) for line in _whole_lines(metrics)]
+    return [record for _, record in _records(metrics)]
 
 
-def _whole_lines(metrics: Path) -> list[str]:
-    if not metrics.exists():
-        return []
-    return [line for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+def _records(metrics: Path) -> list[tuple[str, dict]]:
+    """Each whole line with what it says; what a power cut or an editor has spoiled is left out."""
+    found = []
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if metrics.exists() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith("\n") and isinstance(record, dict) and isinstance(record.get("round"), int):
+            found.append((line, record))
+    return found
 
 
 class Telemetry:

@@ -83,14 +83,12 @@ def test_checkpoint_of_another_network(refused, run, tmp_path):
     config["network"]["width"] = 3
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     before = contents(run)
-    for arguments in (
-        ("sample", run, "--out", tmp_path / "x.png"),
-        ("evaluate", run),
-        ("train", "--run-dir", run, "--resume", "--steps", 9),
-    ):
+    for arguments in (("sample", run, "--out", tmp_path / "x.png"), ("evaluate", run)):
         said = refused(*arguments)
         assert "another network" in said
         assert "size mismatch" in said
+    said = refused("train", "--run-dir", run, "--resume", "--steps", 9)
+    assert "network.width is 2 in the checkpoint" in said
     assert contents(run) == before
 
 
@@ -175,9 +173,68 @@ def test_sampling_out_of_range(refused, run, tmp_path, option, value):
     assert not (tmp_path / "x.png").exists()
 
 
+def test_truncation_of_a_uniform_prior(refused, fastgan, tmp_path):
+    run = tmp_path / "run"
+    assert fastgan("train", "--run-dir", run, "--steps", 1, "--set", *TINY, "latent.prior=uniform")[0] == 0
+    assert "prior" in refused("sample", run, "--out", tmp_path / "x.png", "--truncation", 1)
+
+
+def test_a_grid_of_another_format(refused, run, tmp_path):
+    assert ".png" in refused("sample", run, "--out", tmp_path / "x.jpg")
+    assert not (tmp_path / "x.jpg").exists()
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(refused, run, tmp_path):
+    assert "it is a folder" in refused("evaluate", run, "--json", tmp_path)
+    assert "at least 2" in refused("evaluate", run, "--num", 1)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_run_folder_without_its_configuration(refused, run):
+    (run / "config.yaml").unlink()
+    before = contents(run)
+    assert "no config.yaml" in refused("train", "--run-dir", run, "--set", *TINY)
+    assert "config.yaml can't be read" in refused("train", "--run-dir", run, "--resume")
+    assert "no config.yaml" in refused("sample", run, "--out", run / "x.png")
+    assert contents(run) == before
+
+
+def test_an_edited_configuration_is_not_resumed(refused, run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"objective": "wasserstein"}))
+    before = contents(run)
+    assert "objective is 'hinge' in the checkpoint" in refused("train", "--run-dir", run, "--resume", "--steps", 9)
+    assert contents(run) == before
+
+
+def test_networks_that_fit_no_machine(refused, tmp_path):
+    settings = ("latent.dim=1000000", "network.width=16384", "data.resolution=1024")
+    refused("train", "--run-dir", tmp_path / "new", "--set", *settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_colour_images_in_grey(refused, tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((40, 16, 16, 3), dtype=np.uint8))
+    settings = ("data.source=arrays", f"data.path={tmp_path / 'images.npy'}", "data.channels=1")
+    assert "colour" in refused("train", "--run-dir", tmp_path / "new", "--set", *TINY, *settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_metric_for_these_images(refused, fastgan, tmp_path):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8))
+    settings = (*TINY, "data.source=arrays", f"data.path={tmp_path / 'images.npy'}")
+    assert fastgan("train", "--run-dir", tmp_path / "run", "--steps", 1, "--set", *settings)[0] == 0
+    assert "no metric fits" in refused("evaluate", tmp_path / "run")
+
+
 def test_unknown_metric(refused, run):
     assert "unknown metric 'fid'" in refused("evaluate", run, "--metrics", "fid")
 
 
-def test_an_unknown_option_is_exit_two(fastgan):
-    assert fastgan("train", "--stesp", "3")[0] == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "--stesp", "3"), ("train", "--steps", "1.5"), ("train", "--set"), ("sample", "run"), ("fly",), ()],
+    ids=str,
+)
+def test_words_that_the_command_line_does_not_know(refused, arguments):
+    refused(*arguments)

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 from pydantic.dataclasses import dataclass
+from torch import nn
 from toys import PointStream, Score, make_session, mlp, tensors
 
 from fastgan.checked import CHECKED

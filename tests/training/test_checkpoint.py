@@ -8,7 +8,8 @@ from fastgan.training import checkpoint
 
 
 def state(number):
-    return {"round": number, "tensor": torch.full((300,), float(number)), "nested": {"list": [1, None, "x"]}}
+    content = {"round": number, "tensor": torch.full((300,), float(number)), "nested": {"list": [1, None, "x"]}}
+    return dict.fromkeys(checkpoint.KEYS) | content
 
 
 def test_what_is_saved_is_loaded_and_the_newest_few_are_kept(tmp_path):
@@ -34,7 +35,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert checkpoint.load(first)["round"] == 1
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text", "other", "pickle"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text", "list", "tensor", "lacking", "pickle"])
 def test_damage_is_one_line_that_names_the_file_and_the_one_before(tmp_path, damage):
     checkpoint.save(tmp_path, state(1), keep=2)
     path = checkpoint.save(tmp_path, state(2), keep=2)
@@ -42,8 +43,10 @@ def test_damage_is_one_line_that_names_the_file_and_the_one_before(tmp_path, dam
     if damage == "flip":
         at = content.index(torch.full((300,), 2.0).numpy().tobytes()) + 600
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    elif damage == "other":
-        torch.save([1, 2], path)
+    elif damage in ("list", "tensor"):
+        torch.save([1, 2] if damage == "list" else torch.zeros(3), path)
+    elif damage == "lacking":
+        checkpoint.save(tmp_path, {"round": 2, "game": {}}, keep=2)
     elif damage == "pickle":
         torch.save({"format": 1, "x": print}, path)
     else:
@@ -57,11 +60,20 @@ def test_damage_is_one_line_that_names_the_file_and_the_one_before(tmp_path, dam
 
 def test_a_newer_format_is_refused(tmp_path):
     path = tmp_path / "00000001.pt"
-    torch.save({"format": 2, **state(1)}, path)
+    torch.save({"format": 2, "digest": "", **state(1)}, path)
     with pytest.raises(UserError, match="format 2"):
         checkpoint.load(path)
     with pytest.raises(UserError, match="no checkpoint"):
         checkpoint.load(tmp_path / "00000009.pt")
+
+
+def test_other_files_in_the_folder_are_nobodys_business(tmp_path):
+    (tmp_path / "backup.pt").write_bytes(b"mine")
+    (tmp_path / "z.pt").write_bytes(b"mine")
+    checkpoint.save(tmp_path, state(1), keep=1)
+    checkpoint.save(tmp_path, state(2), keep=1)
+    assert sorted(os.listdir(tmp_path)) == ["00000002.pt", "backup.pt", "z.pt"]
+    assert [p.name for p in checkpoint.listing(tmp_path)] == ["00000002.pt"]
 
 
 def test_half_written_ones_are_not_listed_and_are_cleared(tmp_path):

@@ -14,6 +14,7 @@ from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.objectives import OBJECTIVES, Objective
 from fastgan.training import checkpoint, telemetry
+from fastgan.training.assess import compare_with_untrained
 from fastgan.training.folder import Folder
 from fastgan.training.loop import Diverged
 
@@ -73,6 +74,12 @@ def test_an_untrained_twin_differs_from_the_trained_run(run):
 def test_every_preset_takes_two_rounds(preset, tmp_path):
     run = train(tmp_path, "training.steps=2", preset=preset)
     assert all(t.isfinite().all() for t in run.game.state_dict().values())
+
+
+def test_training_brings_the_samples_far_closer_to_real_digits(tmp_path):
+    settings = ("network.width=8", "training.steps=250", "training.batch_size=32", "training.checkpoint_every=1000")
+    result = compare_with_untrained(train(tmp_path, *settings), num=500)
+    assert result["metrics"]["fd-digits"]["value"] < 0.25 * result["untrained"]["fd-digits"]["value"]
 
 
 def test_options_of_the_loop_work_together(tmp_path):
