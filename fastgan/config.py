@@ -122,6 +122,8 @@ class Training:
     """auto is bf16 where the hardware computes it (CUDA, or a CPU with AVX-512 BF16 or AMX), else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto is CUDA where torch sees it."""
+    threads: Count = 0
+    """Threads that torch computes with on the CPU; 0 leaves its own choice. Bit-exact resumption holds at equal counts."""
     ema_half_life: NonNegativeFloat = 10_000.0
     """Images after which a weight counts half in the averaged generator; 0 turns the average off."""
     ema_rampup: PositiveFloat | None = 0.05

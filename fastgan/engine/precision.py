@@ -1,5 +1,8 @@
 """Which device and number format a run gets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from fastgan.checked import UserError
@@ -27,6 +30,17 @@ def resolve_precision(asked: str, device: torch.device) -> str:
     if asked == "fp16" and device.type != "cuda":
         raise UserError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
     return asked
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with `count` threads on the CPU; with its own choice where 0."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.data import Source, Stream, open_source
 from fastgan.draw import Draw
-from fastgan.engine import LocalEngine, rate_factor, resolve_device, resolve_precision
+from fastgan.engine import LocalEngine, cpu_threads, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
 from fastgan.presets import DEFAULT, preset
 from fastgan.training import checkpoint, telemetry
@@ -74,8 +74,8 @@ def train(
         config: a preset, changed or not.
         run_dir: the run's folder; where None a new numbered one below ./runs, or the newest there to resume.
         steps: rounds, in the place of `config.training.steps`.
-        resume: go on from the newest checkpoint of the run. It equals the undisturbed run bit for bit on the same machine with
-            the same number of threads.
+        resume: go on from the newest checkpoint of the run. On a CPU it equals the undisturbed run bit for bit, on the same
+            machine with the same number of threads.
         quiet: print nothing.
 
     Returns:
@@ -99,7 +99,8 @@ def train(
     with folder.locked():
         if not resume and folder.holds_run():
             raise UserError(_occupied(folder))
-        _train(config, folder, source, session, resume, quiet)
+        with cpu_threads(config.training.threads):
+            _train(config, folder, source, session, resume, quiet)
     return load_run(folder.path)
 
 
