@@ -30,7 +30,7 @@ def evaluate(
 
     Args:
         metrics: names of `METRICS`; where None, those that fit the run's data.
-        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`.
+        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`; classes are drawn uniformly.
 
     Returns:
         What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
@@ -43,7 +43,7 @@ def evaluate(
         if name not in METRICS:
             raise UserError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
-    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed)  # noqa: E731
+    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed, labels="uniform")  # noqa: E731
     return {
         "run": str(run.path),
         "round": run.round,
