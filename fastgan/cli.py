@@ -88,15 +88,15 @@ def sample(
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
         truncation: Draw from a normal prior cut at this many standard deviations.
-        labels: Classes to draw, such as 0,1,2, for class-conditional runs.
+        labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
     """
     import fastgan.training
-    from fastgan.training.sampling import stream, write_images
+    from fastgan.training.sampling import classes_in_turn, columns_for, stream, write_images
 
+    asked = _whole_numbers(labels, "--labels") if labels is not None else None
     loaded = fastgan.training.load_run(run)
-    if labels is not None:
-        raise UserError(f"the run in {run} is not class-conditional: it takes no --labels")
-    write_images(stream(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation), out)
+    batches = stream(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=asked)
+    write_images(batches, out, columns_for(classes_in_turn(loaded, asked)))
     _OUT.print(f"{num} images of round {loaded.round} -> {out}", markup=False)
 
 
@@ -191,6 +191,13 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
             _fail(f"{wrong or 'the command is not understood'} (fastgan --help)", 2)
         raise
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} takes whole numbers divided by commas, not {text!r}") from None
 
 
 def _fail(reason: object, code: int) -> None:

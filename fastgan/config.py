@@ -79,9 +79,12 @@ class Latent:
 class Network:
     """Generator and discriminator."""
 
-    family: Literal["sn-cnn"] = "sn-cnn"
+    family: Literal["sn-cnn", "sn-resnet", "dcgan-cnn", "dcgan-conditional", "wgan-cnn", "wgan-resnet"] = "sn-cnn"
+    """docs/networks.md says what each is."""
     width: int = Field(default=64, ge=1, le=2**14)
     """Base channels; the published networks have 64."""
+    classes: Count = 0
+    """Classes that both networks are told, as many as the data has; 0 is unconditional."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -102,6 +105,8 @@ class Adam:
     """Rounds over which the rate rises from 0."""
     clip_norm: PositiveFloat | None = None
     """Bound of the player's gradient norm."""
+    clip_weights: PositiveFloat | None = None
+    """Bound of every weight's magnitude, restored after each step (WGAN, Arjovsky et al. 2017; AdvLatGAN's runs use 0.1)."""
 
 
 @dataclass(frozen=True, config=CHECKED)

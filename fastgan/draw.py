@@ -36,6 +36,11 @@ class Draw:
         """Standard normal numbers, float32 (B, *shape)."""
         return philox.normal(self.seed, self._stream(name), self.rows, prod(shape), self.step).view(-1, *shape)
 
+    def integers(self, name: str, bound: int) -> Tensor:
+        """Whole numbers in [0, bound), each as likely up to 2**-24, int64 (B,)."""
+        # 1 - 2**-24, the largest number that may come, times any bound below 2**24 still rounds to less than the bound.
+        return (self.uniform(name) * bound).long()
+
     def times(self, factor: int) -> "Draw":
         """The same source for `factor` samples in the place of each one."""
         if factor == 1:

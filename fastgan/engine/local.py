@@ -28,7 +28,7 @@ class LocalEngine:
         self.networks = list(networks)
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
-        self.clip_norm = settings.clip_norm
+        self.clip_norm, self.clip_weights = settings.clip_norm, settings.clip_weights
         self.base_rate = settings.rate * main_share
         self.optimiser = _adam(self.parameters, settings, main_share)
         self.dtype = AUTOCAST[precision]
@@ -48,13 +48,18 @@ class LocalEngine:
         self.scaler.scale(loss).backward()
 
     def step(self) -> None:
-        """One optimiser step on the gathered gradients, which are dropped, and one power iteration of the spectral norms."""
+        """One optimiser step on the gathered gradients, which are dropped, the weights' clipping, and one power iteration of
+        the spectral norms."""
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
+        if self.clip_weights is not None:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(self.parameters, -self.clip_weights)
+                torch._foreach_clamp_max_(self.parameters, self.clip_weights)
         for network in self.networks:
             iterate_spectral_norms(network)
 

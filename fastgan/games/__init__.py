@@ -23,4 +23,5 @@ def build(config: Config) -> AdversarialGame:
         n_dis=config.training.n_dis,
         generator_batch=config.training.generator_batch,
         reuse_latents=config.latent.reuse,
+        classes=config.network.classes,
     )

@@ -18,7 +18,11 @@ from fastgan.terms import Imagined, Scene, Term
 
 
 class AdversarialGame(Game):
-    """Two players; `n_dis` discriminator turns a round, then the generator's."""
+    """Two players; `n_dis` discriminator turns a round, then the generator's.
+
+    With `classes` above 0 the networks are called with labels, int64 (B,): those of the batch for real images, and one drawn
+    uniformly for each generated image. They stay as they are while its latent is refined.
+    """
 
     players: ClassVar = {"discriminator": ("discriminator",), "generator": ("generator",)}
 
@@ -34,12 +38,14 @@ class AdversarialGame(Game):
         n_dis: int = 1,
         generator_batch: int = 1,
         reuse_latents: bool = False,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
+        self.classes = classes
         self._reused: dict[int, Imagined] = {}
 
     def phases(self) -> Sequence[Phase]:
@@ -78,24 +84,25 @@ class AdversarialGame(Game):
 
     def _scene(self, player: str, batch: Batch, draw: Draw) -> Scene:
         learns = player == "generator"
-        generate = self.generator if learns else self._generate_without_graph
+        generate = self._generate if learns else self._generate_without_graph
 
         def imagine() -> Imagined:
             if self.reuse_latents and not learns and draw.turn > 0:
                 return self._reused[draw.part]
             z = self.prior(draw)
+            labels = draw.integers("labels", self.classes) if self.classes else None
             if not learns:
-                z = self.refinement(self.generator, self.discriminator, z)
-            imagined = Imagined(z, None, generate(z))
+                z = self.refinement(self.generator, self.discriminator, z, labels)
+            imagined = Imagined(z, labels, generate(z, labels))
             if self.reuse_latents and not learns:
                 self._reused[draw.part] = imagined
             return imagined
 
-        return Scene(batch["images"], None, imagine, generate, draw)
+        return Scene(batch["images"], batch["labels"] if self.classes else None, imagine, generate, draw)
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator(z) if labels is None else self.generator(z, labels)
+        return self._generate(z, labels)
 
     def _lazy_phases(self, player: str) -> list[Phase]:
         intervals = sorted({term.every for term in self.terms.values() if term.player == player and term.every > 1})
@@ -115,6 +122,9 @@ class AdversarialGame(Game):
 
     def _terms(self, player: str, interval: int = 1) -> list[Term]:
         return [term for term in self.terms.values() if term.player == player and term.every == interval]
+
+    def _generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.generator(z) if labels is None else self.generator(z, labels)
 
 
 def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:

@@ -5,20 +5,38 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fastgan.checked import UserError
 from fastgan.config import Config
-from fastgan.networks import sn_cnn
+from fastgan.networks import dcgan, dcgan_conditional, resnet, sn_cnn, wgan
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
+    "sn-resnet": resnet.sn_pair,
+    "dcgan-cnn": dcgan.pair,
+    "dcgan-conditional": dcgan_conditional.pair,
+    "wgan-cnn": wgan.pair,
+    "wgan-resnet": resnet.wgan_pair,
 }
+CONDITIONAL = {"dcgan-conditional"}
+"""Families whose networks take labels."""
 
 
 def build(config: Config) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of `config`, initialised from its seed alone, channels-last, on the CPU.
 
     The global random state is left as it was.
+
+    Raises:
+        UserError: the family has no networks for this side or for classes.
     """
+    family, classes = config.network.family, config.network.classes
+    if classes and family not in CONDITIONAL:
+        known = ", ".join(sorted(CONDITIONAL))
+        raise UserError(f"network.family {family} takes no classes, but network.classes is {classes}; these do: {known}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed CUDA's generators too
-        pair = FAMILIES[config.network.family](config)
+        try:
+            pair = FAMILIES[family](config)
+        except ValueError as error:
+            raise UserError(f"network.family {family}: {error}") from None
     return tuple(network.to(memory_format=torch.channels_last) for network in pair)

@@ -1,4 +1,6 @@
-"""Layers that families share: spectral normalisation whose power iteration runs once per optimiser step.
+"""Layers that families share: how latents become maps and maps become scores, channels-last, and spectral normalisation.
+
+Spectral normalisation iterates once per optimiser step:
 
     W_sn = W / sigma,   sigma = u' W v,   u and v kept by power iteration
 
@@ -12,6 +14,44 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STARTING_ITERATIONS = 15
+
+
+class LinearMap(nn.Linear):
+    """`torch.nn.Linear` from vectors (B, dim) to maps (B, channels, side, side). The matrix product writes channels last, so
+    its output is the convolutions' memory format without a copy."""
+
+    def __init__(self, dim: int, channels: int, side: int, bias: bool = True) -> None:
+        super().__init__(dim, side * side * channels, bias=bias)
+        self.map = (side, side, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).unflatten(1, self.map).permute(0, 3, 1, 2)
+
+
+def flat(x: Tensor) -> Tensor:
+    """(B, C, h, w) maps -> (B, h w C), a view of channels-last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def up(before: int, after: int) -> list[nn.Module]:
+    """Doubles a map's side: 4x4 stride-2 transposed convolution, batch norm, ReLU. No bias: the norm would take it away."""
+    convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
+def xavier(network: nn.Module, gain: float = 1.0) -> None:
+    """Xavier-uniform weights and zero biases for every linear and convolutional layer in `network`."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_side(side: int, multiple: int, pair: str) -> None:
+    """Raise ValueError unless `side`, in pixels, is a positive multiple of `multiple`."""
+    if side < multiple or side % multiple:
+        raise ValueError(f"the {pair} pair needs a side that is a multiple of {multiple}, not {side}")
 
 
 class _SpectralNorm(nn.Module):

@@ -12,7 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import STARTING_ITERATIONS, SNConv2d, SNLinear, iterate_spectral_norms, single_or_better
+from fastgan.networks.layers import (
+    STARTING_ITERATIONS,
+    LinearMap,
+    SNConv2d,
+    SNLinear,
+    check_side,
+    flat,
+    iterate_spectral_norms,
+    single_or_better,
+    up,
+    xavier,
+)
+
+LAYERS = ((1, 3, 1), (1, 4, 2), (2, 3, 1), (2, 4, 2), (4, 3, 1), (4, 4, 2), (8, 3, 1))
+"""The discriminator's convolutions: channels in widths, kernel, stride."""
 
 
 class Generator(nn.Module):
@@ -24,22 +38,19 @@ class Generator(nn.Module):
 
     def __init__(self, dim: int, side: int, channels: int, width: int) -> None:
         super().__init__()
-        _check(side)
-        self.start = (side // 8, side // 8, 8 * width)
-        self.linear = nn.Linear(dim, 8 * width * (side // 8) ** 2)
+        check_side(side, 8, "SN cnn")
+        self.linear = LinearMap(dim, 8 * width, side // 8)
         self.main = nn.Sequential(
-            *_up(8 * width, 4 * width),
-            *_up(4 * width, 2 * width),
-            *_up(2 * width, width),
+            *up(8 * width, 4 * width),
+            *up(4 * width, 2 * width),
+            *up(2 * width, width),
             nn.Conv2d(width, channels, 3, padding=1, bias=False),
             nn.Tanh(),
         )
-        _initialise(self)
+        xavier(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        # The linear layer writes channels last, so its output is the convolutions' memory format without a copy.
-        x = self.linear(z).unflatten(1, self.start).permute(0, 3, 1, 2)
-        return single_or_better(self.main(x))
+        return single_or_better(self.main(self.linear(z)))
 
 
 class Discriminator(nn.Module):
@@ -51,49 +62,22 @@ class Discriminator(nn.Module):
 
     def __init__(self, side: int, channels: int, width: int) -> None:
         super().__init__()
-        _check(side)
-        self.main = nn.Sequential(
-            *_block(channels, width, 3, 1),
-            *_block(width, width, 4, 2),
-            *_block(width, 2 * width, 3, 1),
-            *_block(2 * width, 2 * width, 4, 2),
-            *_block(2 * width, 4 * width, 3, 1),
-            *_block(4 * width, 4 * width, 4, 2),
-            *_block(4 * width, 8 * width, 3, 1),
-        )
-        self.linear = SNLinear(8 * width * (side // 8) ** 2, 1, bias=False)
-        _initialise(self)
+        check_side(side, 8, "SN cnn")
+        layers, before = [], channels
+        for widths, kernel, stride in LAYERS:
+            layers += [SNConv2d(before, widths * width, kernel, stride, padding=1, bias=False), nn.LeakyReLU(0.1, inplace=True)]
+            before = widths * width
+        self.main = nn.Sequential(*layers)
+        self.linear = SNLinear(before * (side // 8) ** 2, 1, bias=False)
+        xavier(self)
+        iterate_spectral_norms(self, STARTING_ITERATIONS)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return single_or_better(self.linear(x.permute(0, 2, 3, 1).flatten(1)).squeeze(1))
+        return single_or_better(self.linear(flat(x)).squeeze(1))
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:
     """The pair that `config` asks for."""
     side, channels, width = config.data.resolution, config.data.channels, config.network.width
     return Generator(config.latent.dim, side, channels, width), Discriminator(side, channels, width)
-
-
-def _up(before: int, after: int) -> list[nn.Module]:
-    convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-
-
-def _block(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
-    convolution = SNConv2d(before, after, kernel, stride=stride, padding=1, bias=False)
-    return [convolution, nn.LeakyReLU(0.1, inplace=True)]
-
-
-def _initialise(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    iterate_spectral_norms(network, STARTING_ITERATIONS)
-
-
-def _check(side: int) -> None:
-    if side < 8 or side % 8:
-        raise ValueError(f"the SN cnn pair needs a side that is a multiple of 8, not {side}")

@@ -2,9 +2,13 @@
 
 from fastgan.checked import UserError, nearest
 from fastgan.config import Config
+from fastgan.presets.celeba import CELEBA
+from fastgan.presets.cifar10 import CIFAR10
 from fastgan.presets.digits import DIGITS
+from fastgan.presets.lsun import LSUN
+from fastgan.presets.stl10 import STL10
 
-PRESETS: dict[str, Config] = {config.name: config for config in (*DIGITS,)}
+PRESETS: dict[str, Config] = {config.name: config for config in (*DIGITS, *CIFAR10, *STL10, *CELEBA, *LSUN)}
 DEFAULT = "digits-sngan-qua"
 
 

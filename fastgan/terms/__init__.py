@@ -6,9 +6,11 @@ A term is at once its settings (frozen, checked) and its formula, so a configura
 
 from fastgan.terms.r1 import R1
 from fastgan.terms.term import Imagined, Scene, Term
+from fastgan.terms.wgan_gp import WganGP
 
 TERMS: dict[str, type[Term]] = {
     "r1": R1,
+    "wgan_gp": WganGP,
 }
 
-__all__ = ["R1", "TERMS", "Imagined", "Scene", "Term"]
+__all__ = ["R1", "TERMS", "Imagined", "Scene", "Term", "WganGP"]

@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         metrics: names of `METRICS`; where None, those that fit the run's data.
-        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`.
+        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`; classes are drawn uniformly.
 
     Returns:
         What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
@@ -48,7 +48,7 @@ def evaluate(
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
     if not chosen:
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
-    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed)  # noqa: E731
+    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed, labels="uniform")  # noqa: E731
     return {
         "run": str(run.path),
         "round": run.round,

@@ -17,13 +17,14 @@ from fastgan.data import Source, Stream, open_source
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine, cpu_threads, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
+from fastgan.networks import build as build_networks
 from fastgan.presets import DEFAULT, preset
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
 from fastgan.training.run import Run, load_run, other_network
-from fastgan.training.sampling import grid, write_image
+from fastgan.training.sampling import MOST_COLUMNS, cycled, grid, write_image
 from fastgan.training.session import Session
 from fastgan.training.telemetry import Telemetry
 
@@ -37,6 +38,9 @@ CHANGEABLE = {
 }
 """What a resumed run may set anew; anything else would make it another run."""
 GRID = 64
+"""Images of the fixed grid without classes."""
+GRID_ROWS = 8
+"""Rows of the fixed grid with one class a column."""
 
 
 class Diverged(RuntimeError):
@@ -94,6 +98,7 @@ def train(
     if resume:
         _check_resumable(folder, config)
     source = open_source(config.data.source, config.data.path)
+    _check_networks(config, source)
     session = build_session(config, source)
     folder.create()
     with folder.locked():
@@ -130,8 +135,9 @@ def _train(config: Config, folder: Folder, source: Source, session: Session, res
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 samples = _fixed_samples(config, session)
                 log.warn(guard.look_at_samples(samples))
-                log.show("samples", grid(samples), session.round)
-                write_image(grid(samples), folder.samples / f"{session.round:08d}.png")
+                picture = grid(samples, _columns(config))
+                log.show("samples", picture, session.round)
+                write_image(picture, folder.samples / f"{session.round:08d}.png")
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
                 log.sync()
@@ -266,12 +272,28 @@ def _check_finite(session: Session, folder: Folder) -> None:
     raise Diverged(f"a loss or weight was NaN or infinite by round {session.round}: training has stopped, {where}")
 
 
+def _check_networks(config: Config, source: Source) -> None:
+    """Refuse, before anything is written, networks that can't be built or were made for other classes than the data's."""
+    classes = config.network.classes
+    if classes and classes != len(source.classes):
+        where = config.data.path or config.data.source
+        raise UserError(f"network.classes is {classes}, but the images in {where} have {len(source.classes)} classes")
+    with torch.device("meta"):  # shapes without memory
+        build_networks(config)
+
+
 def _fixed_samples(config: Config, session: Session) -> Tensor:
-    """Images of the averaged generator from the same latents every time."""
-    generator = session.average.networks["generator"]
-    rows = torch.arange(GRID, device=next(generator.parameters()).device)
+    """Images of the averaged generator from the same latents every time; with classes, in columns of one class each."""
+    generator, columns = session.average.networks["generator"], _columns(config)
+    rows = torch.arange(GRID_ROWS * columns if columns else GRID, device=next(generator.parameters()).device)
+    z = Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows))
     with torch.no_grad():
-        return generator(Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows)))
+        return generator(z, cycled(range(columns), rows)) if columns else generator(z)
+
+
+def _columns(config: Config) -> int | None:
+    """One for each class, or for the first ones where there are many; None without classes."""
+    return min(config.network.classes, MOST_COLUMNS) or None
 
 
 def _real_spread(config: Config, source: Source) -> float:

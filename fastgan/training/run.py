@@ -38,7 +38,7 @@ class Run:
 
     @property
     def generator(self) -> nn.Module:
-        """`generator(z)` -> images in [-1, 1]; the weights as last stepped."""
+        """`generator(z)` or, with classes, `generator(z, labels)` -> images in [-1, 1]; the weights as last stepped."""
         return self.game.get_submodule("generator")
 
     @property
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def discriminator(self) -> nn.Module:
-        """`discriminator(x)` -> scores, higher = more real."""
+        """`discriminator(x)` or, with classes, `discriminator(x, labels)` -> scores, higher = more real."""
         return self.game.get_submodule("discriminator")
 
     @property

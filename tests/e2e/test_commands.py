@@ -3,6 +3,7 @@
 import json
 
 from PIL import Image
+from toys import TINY
 
 from fastgan.presets import PRESETS
 
@@ -27,7 +28,12 @@ def test_presets_is_one_aligned_table(fastgan):
     lines = shown.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
-    assert len({line.index("digits 32x32") for line in lines[1:]}) == 1
+    starts = {title: lines[0].index(title) for title in ("data", "objective", "network", "rounds")}
+    for line, config in zip(lines[1:], PRESETS.values(), strict=True):
+        assert line[starts["data"] :].startswith(f"{config.data.source} {config.data.resolution}x{config.data.resolution} ")
+        assert line[starts["objective"] :].startswith(f"{config.objective} ")
+        assert line[starts["network"] :].startswith(f"{config.network.family} {config.network.width} ")
+        assert line[starts["rounds"] :].startswith(f"{config.training.steps} ")
 
 
 def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
@@ -38,6 +44,20 @@ def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
     assert fastgan("sample", run_folder, "--num", 3, "--truncation", 0.5, "--seed", 3, "--out", tmp_path / "many")[0] == 0
     assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(tmp_path / "many" / "000000.png").size == (16, 16)
+
+
+def test_sample_draws_the_classes_asked_for(fastgan, tmp_path):
+    run, settings = tmp_path / "run", (*TINY, "network.classes=10")
+    code, _, said = fastgan("train", "digits-cdcgan-qua", "--run-dir", run, "--steps", 2, "--set", *settings)
+    assert code == 0, said
+    for labels, size in ((("--labels", "4, 2,0"), (3, 2)), ((), (10, 1))):
+        assert fastgan("sample", run, "--num", 6, *labels, "--out", tmp_path / "grid.png")[0] == 0
+        assert Image.open(tmp_path / "grid.png").size == (size[0] * 18 + 2 if size[0] == 3 else 6 * 18 + 2, size[1] * 18 + 2)
+    for labels, line in (("10", "label 10 is out of range"), ("1,x", "divided by commas"), ("", "divided by commas")):
+        code, _, said = fastgan("sample", run, "--labels", labels, "--out", tmp_path / "none.png")
+        assert (code, said.count("\n")) == (2, 1)
+        assert line in said
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_evaluate_writes_one_object(fastgan, run_folder, tmp_path):

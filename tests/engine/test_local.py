@@ -76,6 +76,27 @@ def test_power_iteration_runs_once_a_step():
     assert torch.equal(by_hand.u, layer.u)
 
 
+def test_weights_are_clipped_after_every_step_in_place():
+    """Every parameter, biases too (algorithm 1 of Arjovsky et al. 2017), before the power iteration looks at it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 3), SNLinear(3, 2))
+    plain, before = copy.deepcopy(network), [p.data_ptr() for p in network.parameters()]
+    engine, unbounded = (
+        LocalEngine([network], Adam(rate=0.1, clip_weights=0.15), "fp32"),
+        LocalEngine([plain], Adam(rate=0.1), "fp32"),
+    )
+    x = torch.randn(5, 3)
+    for one, it in ((engine, network), (unbounded, plain)):
+        one.backward(it(x).sum())
+        one.step()
+    assert max(p.abs().max() for p in plain.parameters()) > 0.15
+    for clipped, free in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(clipped, free.clamp(-0.15, 0.15), rtol=0, atol=0)
+    assert [p.data_ptr() for p in network.parameters()] == before
+    u = nn.functional.normalize(network[1].weight @ network[1].v, dim=0)
+    torch.testing.assert_close(network[1].u, u)
+
+
 def test_the_state_continues_bit_for_bit():
     torch.manual_seed(0)
     layer = nn.Linear(4, 4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.nn.functional import one_hot, softplus
 from toys import PointStream, Score, make_session, mlp, tensors
 
 from fastgan.checked import CHECKED
@@ -14,7 +15,7 @@ from fastgan.draw import Draw
 from fastgan.games import AdversarialGame
 from fastgan.latent import Prior, Refinement, refine
 from fastgan.objectives import OBJECTIVES
-from fastgan.terms import R1, Term
+from fastgan.terms import R1, Term, WganGP
 
 
 def game(objective="hinge", normalised=False, latent=None, **options):
@@ -206,6 +207,90 @@ def test_accumulated_micro_batches_equal_one_batch(terms):
     assert {n: v for n, v in first.items() if n != "D/separation"} == pytest.approx(
         {n: v for n, v in second.items() if n != "D/separation"}, rel=1e-4, abs=1e-5
     )
+
+
+class Labelled(nn.Module):
+    """An MLP whose first inputs are a class, one-hot."""
+
+    def __init__(self, *sizes, score=False):
+        super().__init__()
+        self.body, self.score = mlp(*sizes), score
+
+    def forward(self, x, labels):
+        x = self.body(torch.cat([one_hot(labels, 4).to(x.dtype), x], dim=1))
+        return x.squeeze(1) if self.score else x
+
+
+def conditional_game(**options):
+    torch.manual_seed(0)
+    settings = Latent(dim=3, refine_steps=2, step_size=0.05)
+    return AdversarialGame(
+        Labelled(7, 16, 2),
+        Labelled(6, 16, 1, score=True),
+        prior=Prior(3),
+        objective=OBJECTIVES["non-saturating"],
+        refinement=Refinement(settings, "non-saturating"),
+        classes=4,
+        **options,
+    )
+
+
+def test_a_conditional_games_discriminator_loss():
+    """Labels of the batch for real images, uniform ones for generated images and their refinement, with both penalties."""
+    played = conditional_game(terms={"r1": R1(gamma=0.3), "wgan_gp": WganGP(weight=0.2)})
+    g, d = played.generator, played.discriminator
+    real, labels = torch.randn(8, 2), torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+    loss, _ = played.discriminator_loss({"images": real, "labels": labels}, draw())
+
+    drawn = (4 * draw().uniform("labels")).floor().long()
+    assert drawn.unique().numel() > 1
+    assert not torch.equal(drawn, labels)
+    z = draw().normal("latent", 3).requires_grad_()
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(softplus(-d(g(z, drawn), drawn)).sum(), z)
+        z = (z - 0.05 * slope.sign()).detach().requires_grad_()
+    fake = g(z, drawn).detach()
+    expected = softplus(-d(real, labels)).mean() + softplus(d(fake, drawn)).mean()
+    x = real.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(d(x, labels).sum(), x, create_graph=True)
+    expected = expected + 0.3 / 2 * slope.square().sum(1).mean()
+    e = draw().uniform("wgan-gp", 1)
+    between = (e * real + (1 - e) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(d(between, labels).sum(), between, create_graph=True)
+    expected = expected + 0.2 * (slope.norm(dim=1) - 1).square().mean()
+    torch.testing.assert_close(loss, expected)
+    for found, wanted in zip(
+        torch.autograd.grad(loss, d.parameters(), retain_graph=True), torch.autograd.grad(expected, d.parameters()), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_conditional_games_generator_loss():
+    played = conditional_game(generator_batch=2)
+    loss, _ = played.generator_loss({"images": torch.zeros(8, 2), "labels": torch.zeros(8).long()}, draw(purpose="G"))
+    twice = draw(purpose="G").times(2)
+    labels = (4 * twice.uniform("labels")).floor().long()
+    assert len(labels) == 16
+    scores = played.discriminator(played.generator(twice.normal("latent", 3), labels), labels)
+    torch.testing.assert_close(loss, softplus(-scores).mean())
+
+
+def test_a_scene_has_its_labels_and_reused_latents_keep_theirs():
+    played = conditional_game(n_dis=2, reuse_latents=True)
+    batches = [{"images": torch.randn(8, 2), "labels": torch.full((8,), label)} for label in (1, 2)]
+    first, second = (played._scene("discriminator", batch, draw(turn)) for turn, batch in enumerate(batches))
+    assert torch.equal(first.real_labels, batches[0]["labels"])
+    assert torch.equal(second.real_labels, batches[1]["labels"])
+    assert first.fake.labels is second.fake.labels
+    torch.testing.assert_close(second.generate(second.fake.z, second.fake.labels), second.fake.images)
+    fresh = [conditional_game()._scene("discriminator", batches[0], draw(turn)).fake.labels for turn in (0, 1)]
+    assert not torch.equal(*fresh)
+
+
+def test_an_unconditional_game_ignores_labels():
+    batch = {"images": torch.zeros(8, 2), "labels": torch.zeros(8).long()}
+    scene = game()._scene("discriminator", batch, draw())
+    assert scene.real_labels is scene.fake.labels is None
 
 
 def test_the_game_learns_a_circle():

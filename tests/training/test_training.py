@@ -7,16 +7,21 @@ import time
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 from toys import TINY
 
 import fastgan
 from fastgan.checked import UserError
 from fastgan.config import override
+from fastgan.draw import Draw
+from fastgan.latent import Prior
 from fastgan.objectives import OBJECTIVES, Objective
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.assess import compare_with_untrained
 from fastgan.training.folder import Folder
 from fastgan.training.loop import Diverged
+from fastgan.training.sampling import stream
 
 STEPS = ("training.steps=6", "training.sample_every=3", "training.precision=fp32")
 
@@ -70,10 +75,73 @@ def test_an_untrained_twin_differs_from_the_trained_run(run):
     assert not torch.equal(run.untrained().ema_generator.linear.weight, run.ema_generator.linear.weight)
 
 
-@pytest.mark.parametrize("preset", fastgan.presets.PRESETS)
-def test_every_preset_takes_two_rounds(preset, tmp_path):
-    run = train(tmp_path, "training.steps=2", preset=preset)
-    assert all(t.isfinite().all() for t in run.game.state_dict().values())
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return train(folder, "training.steps=60", "training.sample_every=30", "latent.reuse=true", preset="digits-cdcgan-qua")
+
+
+def test_a_conditional_run_samples_the_classes_asked_for(conditional):
+    images = fastgan.sample(conditional, num=70, labels=[3, 7])
+    z = Prior(8)(Draw(0, "samples", 0, torch.arange(70)))
+    with torch.no_grad():
+        expected = conditional.ema_generator(z, torch.tensor([3, 7] * 35))
+    torch.testing.assert_close(images, expected)
+    in_turn = fastgan.sample(conditional, num=70)
+    assert torch.equal(in_turn, fastgan.sample(conditional, num=70, labels=range(10)))
+    assert not torch.equal(in_turn, images)
+
+
+def test_its_latents_are_refined_under_their_labels(conditional):
+    found = fastgan.sample(conditional, num=4, labels=[3, 7], refine_steps=2, step_size=0.1)
+    z, labels = Prior(8)(Draw(0, "samples", 0, torch.arange(4))), torch.tensor([3, 7, 3, 7])
+    pair = conditional.ema_generator, conditional.discriminator
+    z = fastgan.latent.refine(*pair, z, labels, steps=2, step_size=0.1, objective="non-saturating")
+    with torch.no_grad():
+        torch.testing.assert_close(found, conditional.ema_generator(z, labels))
+
+
+def test_its_fixed_grid_shows_one_class_a_column(conditional):
+    picture = pil_to_tensor(Image.open(conditional.folder.samples / "00000060.png"))[0] / 127.5 - 1
+    assert picture.shape == (8 * 18 + 2, 10 * 18 + 2)
+    z = Prior(8)(Draw(0, "grid", 0, torch.arange(80)))
+    with torch.no_grad():
+        expected = conditional.ema_generator(z, torch.arange(80) % 10)
+    for row, column in ((0, 0), (0, 9), (5, 3), (7, 9)):
+        there = picture[2 + 18 * row : 18 + 18 * row, 2 + 18 * column : 18 + 18 * column]
+        assert (there - expected[10 * row + column, 0]).abs().max() < 0.01
+
+
+def test_it_is_judged_by_samples_of_every_class(conditional):
+    assert fastgan.training.evaluate(conditional, num=100)["metrics"]["fd-digits"]["value"] > 0
+    (drawn,) = stream(conditional, 60, labels="uniform")
+    draw = Draw(0, "samples", 0, torch.arange(60))
+    with torch.no_grad():
+        torch.testing.assert_close(drawn, conditional.ema_generator(Prior(8)(draw), draw.integers("labels", 10)))
+
+
+def test_labels_that_a_run_lacks_are_refused(conditional, run):
+    for labels, line in (([10], "label 10 is out of range: .* 0 to 9"), ([-1], "out of range"), ([], "names no class")):
+        with pytest.raises(UserError, match=line):
+            fastgan.sample(conditional, num=4, labels=labels)
+    with pytest.raises(UserError, match="not class-conditional"):
+        fastgan.sample(run, num=4, labels=[0])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "line"),
+    [
+        (("network.classes=9",), "network.classes is 9, but the images in digits have 10 classes"),
+        (("network.classes=0",), "network.family dcgan-conditional: .* needs classes"),
+        (("network.classes=10", "network.family=sn-cnn"), "sn-cnn takes no classes"),
+        (("network.classes=0", "network.family=dcgan-cnn", "data.resolution=24"), "dcgan-cnn: .* multiple of 16, not 24"),
+        (("network.classes=0", "network.family=wgan-resnet"), "wgan-resnet: .* 32 and 48, not 16"),
+    ],
+)
+def test_networks_that_do_not_fit_the_data_are_refused_before_anything_is_written(tmp_path, assignments, line):
+    with pytest.raises(UserError, match=line):
+        train(tmp_path / "run", *assignments, preset="digits-cdcgan-qua")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_brings_the_samples_far_closer_to_real_digits(tmp_path):

@@ -1,0 +1,86 @@
+"""Every preset can be played, and the published ones say what was published."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fastgan.config import Adam, override
+from fastgan.data import open_source
+from fastgan.presets import PRESETS, preset
+from fastgan.training.loop import build_session
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Random images of one side as an `arrays` source, with ten classes."""
+    folder = tmp_path_factory.mktemp("images")
+
+    def make(side, channels):
+        path = folder / f"{side}-{channels}.npz"
+        numbers = np.random.default_rng(0)
+        np.savez(path, images=numbers.integers(0, 256, (20, side, side, channels), dtype=np.uint8), labels=np.arange(20) % 10)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_takes_two_rounds(name, images):
+    data = preset(name).data
+    settings = ["data.source=arrays", f"data.path={images(data.resolution, data.channels)}", "network.width=2", "latent.dim=8",
+                "training.batch_size=8", "training.steps=2", "training.precision=fp32", "training.device=cpu"]  # fmt: skip
+    config = override(preset(name), settings)
+    session = build_session(config, open_source(config.data.source, config.data.path))
+    before = {key: tensor.clone() for key, tensor in session.game.state_dict().items()}
+    for _ in range(2):
+        session.play_round()
+    session.stream.close()
+    assert session.is_finite()
+    still = {key for key, tensor in session.game.named_parameters() if (tensor == before[key]).all()}
+    # Wasserstein's loss is the same whatever is added to all scores.
+    assert still <= ({"discriminator.linear.bias"} if config.objective == "wasserstein" else set())
+
+
+EPS = {
+    "cifar10": {"dcgan": 0.03, "sngan-cnn": 0.04, "sngan-resnet": 0.04, "wgan": 0.01, "wgan-gp": 0.015},
+    "stl10": {"dcgan": 0.04, "sngan-cnn": 0.05, "sngan-resnet": 0.05, "wgan": 0.02, "wgan-gp": 0.015},
+    "celeba": {"sngan-cnn": 0.05, "wgan-gp": 0.02},
+    "lsun": {"sngan-cnn": 0.05, "wgan-gp": 0.05},
+}
+PUBLISHED = [(data, method) for data, methods in EPS.items() for method in methods]
+
+
+@pytest.mark.parametrize(("data", "method"), PUBLISHED)
+def test_the_published_settings(data, method):
+    """The AdvLatGAN paper's table, and its code's configurations."""
+    plain, qua = preset(f"{data}-{method}"), preset(f"{data}-{method}-qua")
+    assert plain.latent.refine_steps == 0
+    assert (qua.latent.refine_steps, qua.latent.step_size, qua.latent.direction) == (1, EPS[data][method], "sign")
+    same = {"name": "same", "description": "", "latent": plain.latent}
+    assert dataclasses.replace(plain, **same) == dataclasses.replace(qua, **same)
+
+    training = plain.training
+    assert (training.steps, training.batch_size, training.n_dis, training.generator_batch) == (100_000, 128, 1, 2)
+    assert (plain.latent.dim, plain.network.width, plain.network.classes, plain.data.channels) == (100, 64, 0, 3)
+    sides = {"cifar10": ("cifar10", 32), "stl10": ("stl10", 48), "celeba": ("folder", 64), "lsun": ("folder", 64)}
+    assert (plain.data.source, plain.data.resolution, plain.data.path) == (*sides[data], None)
+    noisy = "sngan" in method or data in ("celeba", "lsun")
+    assert (plain.data.noise, plain.data.flip) == ((1 / 128, False) if noisy else (0, True))
+
+    betas = (0.5, 0.9) if method == "dcgan" else (0.0, 0.9)
+    adam = Adam(rate=2e-4, betas=betas, schedule="linear")
+    assert plain.generator == adam
+    assert plain.discriminator == dataclasses.replace(adam, clip_weights=0.1 if method == "wgan" else None)
+    objectives = {"dcgan": "non-saturating", "sngan-cnn": "hinge", "sngan-resnet": "hinge"}
+    assert plain.objective == objectives.get(method, "wasserstein")
+    assert {name: (t.weight, t.target, t.every) for name, t in plain.terms.items()} == (
+        {"wgan_gp": (10, 1, 1)} if method == "wgan-gp" else {}
+    )
+    families = {"dcgan": "dcgan-cnn", "sngan-cnn": "sn-cnn", "sngan-resnet": "sn-resnet"}
+    assert plain.network.family == families.get(method, "wgan-cnn")
+
+
+def test_no_published_preset_is_left_out():
+    names = {f"{data}-{method}{qua}" for data, method in PUBLISHED for qua in ("", "-qua")}
+    assert {name for name in PRESETS if name.split("-")[0] in EPS} == names
