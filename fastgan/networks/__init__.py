@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from fastgan.config import Config
-from fastgan.networks import sn_cnn
+from fastgan.networks import mlp, sn_cnn
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
+    "mlp": mlp.pair,
 }
 
 

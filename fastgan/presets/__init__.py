@@ -3,8 +3,9 @@
 from fastgan.checked import UserError, nearest
 from fastgan.config import Config
 from fastgan.presets.digits import DIGITS
+from fastgan.presets.toys import TOYS
 
-PRESETS: dict[str, Config] = {config.name: config for config in (*DIGITS,)}
+PRESETS: dict[str, Config] = {config.name: config for config in (*DIGITS, *TOYS)}
 DEFAULT = "digits-sngan-qua"
 
 
