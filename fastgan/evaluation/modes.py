@@ -1,9 +1,9 @@
 """Points judged by the modes that they should lie on: the good-sample rate, and how many modes are covered.
 
 A sample is good within `REACH` sigma of a mode's centre; all but e^-8 of a round Gaussian's own points lie there. A mode is
-covered if one good sample lies at it, and has its fair share if at least `FAIR` of (samples / modes) do: one sample in thousands
-covers a mode, so the second count falls first. AdvLatGAN (Li et al., NeurIPS 2022) and the samplers it is compared with count so on
-grids and rings of Gaussians.
+covered if one good sample lies at it, and has its fair share if at least `FAIR` of (samples / modes) do: one sample in many
+thousands covers a mode, so the second count falls first. AdvLatGAN (Li et al., NeurIPS 2022) and the samplers that it is
+compared with count so on grids and rings of Gaussians.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ class ModesReport:
     @property
     def shown(self) -> str:
         """For people: "70.5 % (25 of 25 modes)"."""
-        return f"{self.value:.1%} ({self.modes} of {self.of} modes)".replace("%", " %")
+        return f"{100 * self.value:.1f} % ({self.modes} of {self.of} modes)"
 
 
 def is_good(samples: Tensor, centres: Sequence[tuple[float, float]], sigma: float) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fastgan.checked import UserError, nearest
-from fastgan.data import Stream, open_source
-from fastgan.evaluation import DigitsJudge, cached_classifier
+from fastgan.data import DISTRIBUTIONS, Stream, open_source
+from fastgan.evaluation import DigitsJudge, cached_classifier, good_samples
 from fastgan.training.run import Run
 from fastgan.training.sampling import check_range, stream
 
@@ -33,7 +33,8 @@ def evaluate(
         num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`.
 
     Returns:
-        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
+        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on. For refined
+        points the same samples before refinement are judged too, under "plain".
 
     Raises:
         UserError: an unknown metric, or one that can't judge this run's data.
@@ -43,8 +44,11 @@ def evaluate(
         if name not in METRICS:
             raise UserError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
-    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed)  # noqa: E731
-    return {
+
+    def judge(refine_steps: int) -> dict[str, Any]:
+        return {name: METRICS[name](run, stream(run, num, refine_steps, step_size, seed=seed)) for name in chosen}
+
+    result = {
         "run": str(run.path),
         "round": run.round,
         "images": run.images,
@@ -52,8 +56,11 @@ def evaluate(
         "refine_steps": refine_steps,
         "step_size": step_size,
         "seed": seed,
-        "metrics": {name: METRICS[name](run, samples()) for name in chosen},
+        "metrics": judge(refine_steps),
     }
+    if refine_steps and run.config.data.source in DISTRIBUTIONS:
+        result["plain"] = judge(0)
+    return result
 
 
 def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
@@ -68,7 +75,10 @@ def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
 
 def suitable_metrics(run: Run) -> list[str]:
     """The metrics that can judge the data that this run was trained on."""
-    return ["fd-digits"] if run.config.data.source == "digits" else []
+    source = run.config.data.source
+    if source in DISTRIBUTIONS:
+        return ["good-samples"] if DISTRIBUTIONS[source].modes else []
+    return ["fd-digits"] if source == "digits" else []
 
 
 def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
@@ -84,6 +94,15 @@ def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
     return {**dataclasses.asdict(report), "title": report.title}
 
 
+def _good_samples(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
+    """The good-sample rate and the modes covered (see `fastgan.evaluation.modes`)."""
+    distribution = DISTRIBUTIONS.get(run.config.data.source)
+    if distribution is None or not distribution.modes:
+        raise UserError(f"good-samples judges points with modes; this run's data.source is {run.config.data.source}")
+    report = good_samples(samples, distribution.modes, distribution.sigma)
+    return {**dataclasses.asdict(report), "title": "good samples", "shown": report.shown}
+
+
 def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
     """Fingerprint, images and labels of one pass over the digits, without noise."""
     source = open_source("digits", split=split)
@@ -95,4 +114,5 @@ def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
 
 METRICS: dict[str, Callable[[Run, Iterator[Tensor]], dict[str, Any]]] = {
     "fd-digits": _fd_digits,
+    "good-samples": _good_samples,
 }

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fastgan import config as configuration
 from fastgan import games
-from fastgan.checked import UserError
+from fastgan.checked import UserError, nearest
 from fastgan.config import Config
-from fastgan.data import Source, Stream, open_source
+from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream
+from fastgan.data import open_source as open_images
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
@@ -20,8 +21,9 @@ from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
+from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run, load_run, other_network
-from fastgan.training.sampling import grid, write_image
+from fastgan.training.sampling import write_image
 from fastgan.training.session import Session
 from fastgan.training.telemetry import Telemetry
 
@@ -34,7 +36,8 @@ CHANGEABLE = {
     "training.keep_checkpoints",
 }
 """What a resumed run may set anew; anything else would make it another run."""
-GRID = 64
+REAL = 256
+"""Real images that the samples' spread is compared with."""
 
 
 class Diverged(RuntimeError):
@@ -91,7 +94,7 @@ def train(
     config = _with_resolved_precision(config)
     if resume:
         _check_resumable(folder, config)
-    source = open_source(config.data.source, config.data.path)
+    source = open_source(config)
     folder.create()
     with folder.locked():
         if not resume and folder.holds_run():
@@ -100,7 +103,7 @@ def train(
     return load_run(folder.path)
 
 
-def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: bool) -> None:
+def _train(config: Config, folder: Folder, source: Source | Distribution, resume: bool, quiet: bool) -> None:
     training = config.training
     session = build_session(config, source)
     guard = CollapseGuard(_real_spread(config, source))
@@ -127,8 +130,9 @@ def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: 
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 samples = _fixed_samples(config, session)
                 log.warn(guard.look_at_samples(samples))
-                log.show("samples", grid(samples), session.round)
-                write_image(grid(samples), folder.samples / f"{session.round:08d}.png")
+                shown = picture(samples, config.data.source)
+                log.show("samples", shown, session.round)
+                write_image(shown, folder.samples / f"{session.round:08d}.png")
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
                 log.sync()
@@ -138,7 +142,7 @@ def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: 
     session.stream.close()
 
 
-def build_session(config: Config, source: Source) -> Session:
+def build_session(config: Config, source: Source | Distribution) -> Session:
     """The game of `config` with its engines and stream, at round 0."""
     training = config.training
     device = resolve_device(training.device)
@@ -157,18 +161,36 @@ def build_session(config: Config, source: Source) -> Session:
     )
 
 
-def open_stream(config: Config, source: Source, device: torch.device, **changes: Any) -> Stream:
-    """The stream of micro-batches that `config` trains on."""
-    options = {
-        "resolution": config.data.resolution,
-        "channels": config.data.channels,
-        "batch_size": config.training.batch_size // config.training.accumulate,
-        "seed": config.seed,
-        "flip": config.data.flip,
-        "noise": config.data.noise,
-        "device": device.type,
-    }
-    return Stream(source, **(options | changes))
+def open_source(config: Config) -> Source | Distribution:
+    """The real data that `config` trains on: images, or a distribution of points.
+
+    Raises:
+        UserError: there is no such source, it can't be read, or the network or another field of `data` is not made for it.
+    """
+    data, points = config.data, config.data.source in DISTRIBUTIONS
+    if data.source not in (known := SOURCES | DISTRIBUTIONS):
+        raise UserError(f"data.source: there is no {data.source!r}: {nearest(data.source, known)}")
+    if points != (config.network.family == "mlp"):
+        kind = "points" if points else "images"
+        raise UserError(f"data.source {data.source} gives {kind}, which network.family {config.network.family} can't draw")
+    if not points:
+        return open_images(data.source, data.path)
+    for name in ("path", "flip", "noise"):
+        if getattr(data, name):
+            raise UserError(f"data.source {data.source} draws points: it takes no data.{name}")
+    return DISTRIBUTIONS[data.source]
+
+
+def open_stream(
+    config: Config, source: Source | Distribution, device: torch.device, batch_size: int | None = None
+) -> Stream | PointStream:
+    """The stream of batches that `config` trains on; micro-batches, unless a batch size is given."""
+    batch_size = batch_size or config.training.batch_size // config.training.accumulate
+    options = {"batch_size": batch_size, "seed": config.seed, "device": device.type}
+    if isinstance(source, Distribution):
+        return PointStream(source, **options)
+    data = config.data
+    return Stream(source, resolution=data.resolution, channels=data.channels, flip=data.flip, noise=data.noise, **options)
 
 
 def _load(session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
@@ -249,15 +271,15 @@ def _check_finite(session: Session, folder: Folder) -> None:
 
 
 def _fixed_samples(config: Config, session: Session) -> Tensor:
-    """Images of the averaged generator from the same latents every time."""
+    """Samples of the averaged generator from the same latents every time."""
     generator = session.average.networks["generator"]
-    rows = torch.arange(GRID, device=next(generator.parameters()).device)
+    rows = torch.arange(usual_number(config.data.source), device=next(generator.parameters()).device)
     with torch.no_grad():
         return generator(Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows)))
 
 
-def _real_spread(config: Config, source: Source) -> float:
-    stream = open_stream(config, source, torch.device("cpu"), batch_size=min(256, len(source)))
+def _real_spread(config: Config, source: Source | Distribution) -> float:
+    stream = open_stream(config, source, torch.device("cpu"), batch_size=REAL)
     images = next(stream)["images"]
     stream.close()
     return spread(images)

@@ -27,7 +27,8 @@ def test_presets_is_one_aligned_table(fastgan):
     lines = shown.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
-    assert len({line.index("digits 32x32") for line in lines[1:]}) == 1
+    start = lines[0].index("data")
+    assert all(line[start:].startswith(f"{c.data.source} ") for line, c in zip(lines[1:], PRESETS.values(), strict=True))
 
 
 def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
