@@ -11,7 +11,7 @@ _TRAINING = Training(
     steps=12_000, batch_size=256, precision="fp32", log_every=200, sample_every=2000, checkpoint_every=2000,
 )  # fmt: skip
 
-_ADAM = Adam(rate=1e-4, betas=(0.5, 0.999), schedule="linear")
+_ADAM = Adam(rate=8e-5, betas=(0.5, 0.999), schedule="linear")
 
 # name, source, method, K, eps
 _TABLE = (

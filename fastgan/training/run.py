@@ -38,7 +38,7 @@ class Run:
 
     @property
     def generator(self) -> nn.Module:
-        """`generator(z)` -> images in [-1, 1]; the weights as last stepped."""
+        """`generator(z)` -> images in [-1, 1], or unbounded points (B, 2); the weights as last stepped."""
         return self.game.get_submodule("generator")
 
     @property
