@@ -62,7 +62,7 @@ def scatter(panels: Mapping[str, Tensor], distribution: Distribution) -> Tensor:
             _dots(axes, samples[good], _GOOD)
             _dots(axes, samples[~good], _STRAY)
             report = good_samples(samples, distribution.modes, distribution.sigma)
-            said.append(f"{100 * report.value:.1f} % good, {report.modes} of {report.of} modes")
+            said.append(f"{100 * report.value:.2f} % good, {report.modes} of {report.of} modes")
         else:
             _dots(axes, next(PointStream(distribution, batch_size=len(samples), seed=0))["images"], _REAL)
             _dots(axes, samples, _GOOD)

@@ -28,7 +28,7 @@ def test_the_report_counts_by_hand():
     report = good_samples(samples, CORNERS, 0.1)
     # A fair share of 100 samples over 4 modes is 25, a fifth of it 5.
     assert (report.value, report.modes, report.fair, report.of, report.num) == (0.66, 3, 2, 4, 100)
-    assert report.shown == "66.0 % (3 of 4 modes)"
+    assert report.shown == "66.00 % (3 of 4 modes)"
 
 
 def test_batches_add_up():
