@@ -18,6 +18,7 @@ setup(
     packages=packages,
     package_dir={"fastgan": "fastgan", "fastgan.kernels": "kernels"},
     install_requires=[
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-dali-cuda130>=2.0; platform_system == 'Linux'",
         "pydantic>=2.7",
@@ -32,7 +33,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "scipy>=1.11"],
-        "dev": ["build", "matplotlib>=3.8", "pytest>=8", "ruff>=0.8", "scipy>=1.11"],
+        "dev": ["build", "pytest>=8", "ruff>=0.8", "scipy>=1.11"],
     },
     entry_points={"console_scripts": ["fastgan = fastgan.cli:main"]},
 )

@@ -24,12 +24,14 @@ Metavar = tyro.conf.arg
 
 def presets() -> None:
     """Every preset: name, data set, method."""
+    from fastgan.data import DISTRIBUTIONS
     from fastgan.presets import DEFAULT, PRESETS
 
     table = Table("preset", "data", "objective", "network", "refinement", "rounds", "method", box=None)
     for name, config in PRESETS.items():
         refinement = f"{config.latent.refine_steps} x {config.latent.step_size:g}" if config.latent.refine_steps else "-"
-        data = f"{config.data.source} {config.data.resolution}x{config.data.resolution}"
+        size = "points" if config.data.source in DISTRIBUTIONS else f"{config.data.resolution}x{config.data.resolution}"
+        data = f"{config.data.source} {size}"
         network = f"{config.network.family} {config.network.width}"
         method = config.description + (" (default)" if name == DEFAULT else "")
         table.add_row(name, data, config.objective, network, refinement, str(config.training.steps), method)
@@ -71,19 +73,19 @@ def sample(
     /,
     *,
     out: Path,
-    num: int = 64,
+    num: int | None = None,
     seed: int = 0,
     refine_steps: int = 0,
     step_size: float = 0.05,
     truncation: float | None = None,
     labels: str | None = None,
 ) -> None:
-    """Draw images from a run's averaged generator.
+    """Draw samples from a run's averaged generator.
 
     Args:
         run: The run's folder.
-        out: A name ending in .png for one grid, anything else for a folder of numbered images.
-        num: How many.
+        out: A name ending in .png for one picture, anything else for a folder of numbered images (of points: points.npy).
+        num: How many (default: 64 images, 5000 points).
         seed: Of the latents.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
@@ -91,13 +93,12 @@ def sample(
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
     """
     import fastgan.training
-    from fastgan.training.sampling import classes_in_turn, columns_for, stream, write_images
+    from fastgan.training.picture import write_samples
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
     loaded = fastgan.training.load_run(run)
-    batches = stream(loaded, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=asked)
-    write_images(batches, out, columns_for(classes_in_turn(loaded, asked)))
-    _OUT.print(f"{num} images of round {loaded.round} -> {out}", markup=False)
+    num = write_samples(loaded, out, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=asked)
+    _OUT.print(f"{num} samples of round {loaded.round} -> {out}", markup=False)
 
 
 def evaluate(
@@ -115,7 +116,8 @@ def evaluate(
 
     Args:
         run: The run's folder.
-        metrics: Names divided by commas; those that fit the run's data where none are given. Known: fd-digits.
+        metrics: Names divided by commas; those that fit the run's data where none are given. Known: fd-digits,
+            good-samples.
         num: How many samples are judged.
         seed: Of the samples.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
@@ -131,7 +133,8 @@ def evaluate(
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, seed=seed)
     for name, found in result["metrics"].items():
-        _OUT.print(f"{found.get('title', name)}: {found['value']:.3f}", markup=False)
+        plain = f" refined, {_shown(result['plain'][name])} plain" if "plain" in result else ""
+        _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)
     if json is not None:
         write_json(json, result)
 
@@ -224,7 +227,11 @@ def _say_quality(run) -> None:
     result = compare_with_untrained(run)
     for name, found in result["metrics"].items():
         title, before = found.get("title", name), result["untrained"][name]
-        _OUT.print(f"{title}: {found['value']:.2f} trained, {before['value']:.2f} untrained", markup=False)
+        _OUT.print(f"{title}: {_shown(found, 2)} trained, {_shown(before, 2)} untrained", markup=False)
         if "floor" in found:
             judge = f"the judge's held-out accuracy is {found['accuracy']:.1%}"
             _OUT.print(f"  real held-out images stand at {found['floor']:.2f}; {judge}", markup=False)
+
+
+def _shown(found: dict, digits: int = 3) -> str:
+    return found.get("shown") or f"{found['value']:.{digits}f}"

@@ -33,11 +33,11 @@ class Data:
     """Which images, and how they reach the networks."""
 
     source: str = "digits"
-    """digits (embedded, real, 1,797 images) or arrays (your .npz or .npy)."""
+    """digits (embedded, real, 1,797 images), arrays (your .npz or .npy), or points in the plane: grid25, ring8, swiss-roll."""
     path: str | None = None
     """Where the images lie, for sources that are not embedded."""
     resolution: int = Field(default=32, ge=8, le=1024, multiple_of=8)
-    """Side of the square images in pixels."""
+    """Side of the square images in pixels. Points have none."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; grey images are repeated where 3 are asked."""
     flip: bool = False
@@ -79,10 +79,10 @@ class Latent:
 class Network:
     """Generator and discriminator."""
 
-    family: Literal["sn-cnn", "sn-resnet", "dcgan-cnn", "dcgan-conditional", "wgan-cnn", "wgan-resnet"] = "sn-cnn"
-    """docs/networks.md says what each is."""
+    family: Literal["sn-cnn", "sn-resnet", "dcgan-cnn", "dcgan-conditional", "wgan-cnn", "wgan-resnet", "mlp"] = "sn-cnn"
+    """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
     width: int = Field(default=64, ge=1, le=2**14)
-    """Base channels; the published networks have 64."""
+    """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published."""
     classes: Count = 0
     """Classes that both networks are told, as many as the data has; 0 is unconditional."""
 

@@ -1,21 +1,36 @@
-"""Real images: where they come from (`sources`), and how they reach the discriminator (`stream`, a DALI pipeline).
+"""Real data: where images come from (`sources`), how they reach the discriminator (`stream`, a DALI pipeline), and points in
+the plane in their place (`points`).
 
-`Stream` is imported on first use, so that `fastgan.data.sources` can check names and files without loading torch.
+What needs torch is imported on first use, so that `fastgan.data.sources` can check names and files without it.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from fastgan.data.sources import SOURCES, DataError, Source, open_source
 
 if TYPE_CHECKING:
+    from fastgan.data.points import DISTRIBUTIONS, Distribution, PointStream
     from fastgan.data.stream import Batch, Stream
 
-__all__ = ["SOURCES", "Batch", "DataError", "Source", "Stream", "open_source"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "SOURCES",
+    "Batch",
+    "DataError",
+    "Distribution",
+    "PointStream",
+    "Source",
+    "Stream",
+    "open_source",
+]
+
+_HOMES = dict.fromkeys(("Batch", "Stream"), "stream") | dict.fromkeys(
+    ("DISTRIBUTIONS", "Distribution", "PointStream"), "points"
+)
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Batch", "Stream"):
-        from fastgan.data import stream
-
-        return getattr(stream, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"fastgan.data.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,7 +96,7 @@ class Stream:
             raise DataError(f"seed must be from 0 to 2**64 - 1, but is {seed}")
         if not (noise >= 0 and math.isfinite(noise)):
             raise DataError(f"noise must be a finite number of at least 0, but is {noise}")
-        self._device = _checked_device(device)
+        self._device = checked_device(device)
         _check_dali()
         self._source, self._seed, self._noise, self._resolution, self._channels = source, seed, noise, resolution, channels
         self._batch_size, self._flip, self._shard, self._shards = batch_size, flip, shard, shards
@@ -137,22 +137,7 @@ class Stream:
             DataError: the state was taken over other data or with another seed, or is no stream's state. The stream is left
                 as it was.
         """
-        try:
-            images_seen, fingerprint, seed = (state[key] for key in ("images_seen", "fingerprint", "seed"))
-        except (KeyError, TypeError) as error:
-            raise DataError("this is not the state of a data stream: it lacks images_seen, fingerprint or seed") from error
-        if fingerprint != self._source.fingerprint:
-            raise DataError(
-                f"this run was trained on other data: its fingerprint is {str(fingerprint)[:12]}, that of the source "
-                f"{self._source.name!r} is {self._source.fingerprint[:12]}"
-            )
-        if seed != self._seed:
-            raise DataError(
-                f"this run was trained on other data: its order was drawn with seed {seed}, not {self._seed}, from the images "
-                f"with fingerprint {fingerprint[:12]}"
-            )
-        if not isinstance(images_seen, int) or images_seen < 0:
-            raise DataError(f"images_seen must be a whole number of at least 0, but is {images_seen!r}")
+        images_seen = position(state, self._source.name, self._source.fingerprint, self._seed)
         self.close()
         self._images_seen = images_seen
 
@@ -239,7 +224,32 @@ class _Feed:
         return self._orders[epoch]
 
 
-def _checked_device(device: str | torch.device) -> torch.device:
+def position(state: dict[str, Any], name: str, fingerprint: str, seed: int) -> int:
+    """The count of images in a stream's state, taken over the data `name` with this fingerprint and drawn with this seed.
+
+    Raises:
+        DataError: the state was taken over other data or with another seed, or is no stream's state.
+    """
+    try:
+        images_seen, other, drawn = (state[key] for key in ("images_seen", "fingerprint", "seed"))
+    except (KeyError, TypeError) as error:
+        raise DataError("this is not the state of a data stream: it lacks images_seen, fingerprint or seed") from error
+    if other != fingerprint:
+        raise DataError(
+            f"this run was trained on other data: its fingerprint is {str(other)[:12]}, that of the source {name!r} is "
+            f"{fingerprint[:12]}"
+        )
+    if drawn != seed:
+        raise DataError(
+            f"this run was trained on other data: its order was drawn with seed {drawn}, not {seed}, from the images "
+            f"with fingerprint {fingerprint[:12]}"
+        )
+    if not isinstance(images_seen, int) or images_seen < 0:
+        raise DataError(f"images_seen must be a whole number of at least 0, but is {images_seen!r}")
+    return images_seen
+
+
+def checked_device(device: str | torch.device) -> torch.device:
     """The device with its index, which DALI wants to know; the CPU has none."""
     try:
         device = torch.device(device)

@@ -10,6 +10,7 @@ from .digits import (
     train_classifier,
 )
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
+from .modes import ModesReport, good_samples, is_good
 
 __all__ = [
     "DigitsClassifier",
@@ -17,9 +18,12 @@ __all__ = [
     "DigitsReport",
     "FeatureStatistics",
     "Gaussian",
+    "ModesReport",
     "cached_classifier",
     "classifier_key",
     "fd_digits",
     "frechet_distance",
+    "good_samples",
+    "is_good",
     "train_classifier",
 ]

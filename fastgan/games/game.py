@@ -11,7 +11,8 @@ from fastgan.draw import Draw
 from fastgan.latent.frozen import frozen
 
 Batch = Mapping[str, Tensor]
-"""What a stream yields: "images" (B, C, H, W) in [-1, 1], and whatever else the game plays with ("labels", pairs, ...)."""
+"""What a stream yields: "images", (B, C, H, W) in [-1, 1] or points (B, 2), and whatever else the game plays with ("labels",
+pairs, ...)."""
 Statistics = dict[str, Tensor]
 """Scalars for the log, detached, on the device."""
 

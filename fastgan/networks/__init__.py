@@ -7,7 +7,7 @@ from torch import nn
 
 from fastgan.checked import UserError
 from fastgan.config import Config
-from fastgan.networks import dcgan, dcgan_conditional, resnet, sn_cnn, wgan
+from fastgan.networks import dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
@@ -16,6 +16,7 @@ FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "dcgan-conditional": dcgan_conditional.pair,
     "wgan-cnn": wgan.pair,
     "wgan-resnet": resnet.wgan_pair,
+    "mlp": mlp.pair,
 }
 CONDITIONAL = {"dcgan-conditional"}
 """Families whose networks take labels."""

@@ -7,8 +7,9 @@ from fastgan.presets.cifar10 import CIFAR10
 from fastgan.presets.digits import DIGITS
 from fastgan.presets.lsun import LSUN
 from fastgan.presets.stl10 import STL10
+from fastgan.presets.toys import TOYS
 
-PRESETS: dict[str, Config] = {config.name: config for config in (*DIGITS, *CIFAR10, *STL10, *CELEBA, *LSUN)}
+PRESETS: dict[str, Config] = {c.name: c for c in (*DIGITS, *TOYS, *CIFAR10, *STL10, *CELEBA, *LSUN)}
 DEFAULT = "digits-sngan-qua"
 
 

@@ -24,12 +24,13 @@ class R1(Term):
     gamma: NonNegativeFloat = 1.0
 
     def views(self, scene: Scene) -> dict[str, View]:
-        """The real images once more, alone: its gradient is differentiated again."""
-        return {"r1": View(scene.real.detach().requires_grad_(), scene.real_labels, alone=True)}
+        """The real images, alone: their gradient is differentiated again. It takes the place of the "real" view, so the
+        objective's scores come from the same pass: a second one made rounds of digits-r1 and grid25 13 % longer."""
+        return {"real": View(scene.real.detach().requires_grad_(), scene.real_labels, alone=True)}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
         """gamma / 2 times the batch mean of the squared gradient norm."""
-        view = judged["r1"]
+        view = judged["real"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         return self.gamma / 2 * gradient.square().flatten(1).sum(1).mean()

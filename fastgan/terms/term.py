@@ -62,7 +62,8 @@ class Term:
         return False
 
     def views(self, scene: Scene) -> dict[str, View]:
-        """What must be judged for this term beside "real" and "fake", by names that no other term uses."""
+        """What must be judged for this term beside "real" and "fake", by names that no other term uses; or these two anew, the
+        same images judged alone, where a gradient towards them is wanted."""
         return {}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:

@@ -2,15 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fastgan.checked import UserError, nearest
-from fastgan.data import Stream, open_source
-from fastgan.evaluation import DigitsJudge, cached_classifier
+from fastgan.data import DISTRIBUTIONS, Stream, open_source
+from fastgan.evaluation import DigitsJudge, cached_classifier, good_samples
 from fastgan.training.files import write_json
 from fastgan.training.run import Run
 from fastgan.training.sampling import check_range, stream
@@ -34,7 +34,8 @@ def evaluate(
         num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`; classes are drawn uniformly.
 
     Returns:
-        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on.
+        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on. For refined
+        points the same samples before refinement are judged too, under "plain".
 
     Raises:
         UserError: an unknown metric, or one that can't judge this run's data; a number out of range.
@@ -48,8 +49,12 @@ def evaluate(
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
     if not chosen:
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
-    samples = lambda: stream(run, num, refine_steps, step_size, seed=seed, labels="uniform")  # noqa: E731
-    return {
+
+    def judge(refine_steps: int) -> dict[str, Any]:
+        samples = partial(stream, run, num, refine_steps, step_size, seed=seed, labels="uniform")
+        return {name: METRICS[name](run, samples()) for name in chosen}
+
+    result = {
         "run": str(run.path),
         "round": run.round,
         "images": run.images,
@@ -57,8 +62,11 @@ def evaluate(
         "refine_steps": refine_steps,
         "step_size": step_size,
         "seed": seed,
-        "metrics": {name: METRICS[name](run, samples()) for name in chosen},
+        "metrics": judge(refine_steps),
     }
+    if refine_steps and run.config.data.source in DISTRIBUTIONS:
+        result["plain"] = judge(0)
+    return result
 
 
 def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
@@ -71,7 +79,10 @@ def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
 
 def suitable_metrics(run: Run) -> list[str]:
     """The metrics that can judge the data that this run was trained on."""
-    return ["fd-digits"] if run.config.data.source == "digits" else []
+    source = run.config.data.source
+    if source in DISTRIBUTIONS:
+        return ["good-samples"] if DISTRIBUTIONS[source].modes else []
+    return ["fd-digits"] if source == "digits" else []
 
 
 def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
@@ -92,6 +103,15 @@ def _digits_judge(run: Path, side: int) -> DigitsJudge:
     return DigitsJudge(classifier, train, held_out, held_out_labels)
 
 
+def _good_samples(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
+    """The good-sample rate and the modes covered (see `fastgan.evaluation.modes`)."""
+    distribution = DISTRIBUTIONS.get(run.config.data.source)
+    if distribution is None or not distribution.modes:
+        raise UserError(f"good-samples judges points with modes; this run's data.source is {run.config.data.source}")
+    report = good_samples(samples, distribution.modes, distribution.sigma)
+    return {**dataclasses.asdict(report), "title": "good samples", "shown": report.shown}
+
+
 def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
     """Fingerprint, images and labels of one pass over the digits, without noise."""
     source = open_source("digits", split=split)
@@ -103,4 +123,5 @@ def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
 
 METRICS: dict[str, Callable[[Run, Iterator[Tensor]], dict[str, Any]]] = {
     "fd-digits": _fd_digits,
+    "good-samples": _good_samples,
 }

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fastgan import config as configuration
 from fastgan import games
-from fastgan.checked import UserError
+from fastgan.checked import UserError, nearest
 from fastgan.config import Config
-from fastgan.data import Source, Stream, open_source
+from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream
+from fastgan.data import open_source as open_images
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine, cpu_threads, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
@@ -23,8 +24,9 @@ from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
+from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run, load_run, other_network
-from fastgan.training.sampling import MOST_COLUMNS, cycled, grid, write_image
+from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
 from fastgan.training.session import Session
 from fastgan.training.telemetry import Telemetry
 
@@ -37,10 +39,10 @@ CHANGEABLE = {
     "training.keep_checkpoints",
 }
 """What a resumed run may set anew; anything else would make it another run."""
-GRID = 64
-"""Images of the fixed grid without classes."""
 GRID_ROWS = 8
 """Rows of the fixed grid with one class a column."""
+REAL = 256
+"""Real images that the samples' spread is compared with."""
 
 
 class Diverged(RuntimeError):
@@ -97,7 +99,7 @@ def train(
     config = _settled(config)
     if resume:
         _check_resumable(folder, config)
-    source = open_source(config.data.source, config.data.path)
+    source = open_source(config)
     _check_networks(config, source)
     session = build_session(config, source)
     folder.create()
@@ -109,7 +111,7 @@ def train(
     return load_run(folder.path)
 
 
-def _train(config: Config, folder: Folder, source: Source, session: Session, resume: bool, quiet: bool) -> None:
+def _train(config: Config, folder: Folder, source: Source | Distribution, session: Session, resume: bool, quiet: bool) -> None:
     training = config.training
     guard = CollapseGuard(_real_spread(config, source))
     notes = _load(config, session, guard, folder) if resume else []
@@ -135,9 +137,9 @@ def _train(config: Config, folder: Folder, source: Source, session: Session, res
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 samples = _fixed_samples(config, session)
                 log.warn(guard.look_at_samples(samples))
-                picture = grid(samples, _columns(config))
-                log.show("samples", picture, session.round)
-                write_image(picture, folder.samples / f"{session.round:08d}.png")
+                shown = picture(samples, config.data.source, _columns(config))
+                log.show("samples", shown, session.round)
+                write_image(shown, folder.samples / f"{session.round:08d}.png")
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
                 log.sync()
@@ -148,7 +150,7 @@ def _train(config: Config, folder: Folder, source: Source, session: Session, res
     session.stream.close()
 
 
-def build_session(config: Config, source: Source) -> Session:
+def build_session(config: Config, source: Source | Distribution) -> Session:
     """The game of `config` with its engines and stream, at round 0."""
     training = config.training
     device = resolve_device(training.device)
@@ -171,18 +173,36 @@ def build_session(config: Config, source: Source) -> Session:
     )
 
 
-def open_stream(config: Config, source: Source, device: torch.device, **changes: Any) -> Stream:
-    """The stream of micro-batches that `config` trains on."""
-    options = {
-        "resolution": config.data.resolution,
-        "channels": config.data.channels,
-        "batch_size": config.training.batch_size // config.training.accumulate,
-        "seed": config.seed,
-        "flip": config.data.flip,
-        "noise": config.data.noise,
-        "device": device.type,
-    }
-    return Stream(source, **(options | changes))
+def open_source(config: Config) -> Source | Distribution:
+    """The real data that `config` trains on: images, or a distribution of points.
+
+    Raises:
+        UserError: there is no such source, it can't be read, or the network or another field of `data` is not made for it.
+    """
+    data, points = config.data, config.data.source in DISTRIBUTIONS
+    if data.source not in (known := SOURCES | DISTRIBUTIONS):
+        raise UserError(f"data.source: there is no {data.source!r}: {nearest(data.source, known)}")
+    if points != (config.network.family == "mlp"):
+        kind = "points" if points else "images"
+        raise UserError(f"data.source {data.source} gives {kind}, which network.family {config.network.family} can't draw")
+    if not points:
+        return open_images(data.source, data.path)
+    for name in ("path", "flip", "noise"):
+        if getattr(data, name):
+            raise UserError(f"data.source {data.source} draws points: it takes no data.{name}")
+    return DISTRIBUTIONS[data.source]
+
+
+def open_stream(
+    config: Config, source: Source | Distribution, device: torch.device, batch_size: int | None = None
+) -> Stream | PointStream:
+    """The stream of batches that `config` trains on; micro-batches, unless a batch size is given."""
+    batch_size = batch_size or config.training.batch_size // config.training.accumulate
+    options = {"batch_size": batch_size, "seed": config.seed, "device": device.type}
+    if isinstance(source, Distribution):
+        return PointStream(source, **options)
+    data = config.data
+    return Stream(source, resolution=data.resolution, channels=data.channels, flip=data.flip, noise=data.noise, **options)
 
 
 def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
@@ -272,9 +292,11 @@ def _check_finite(session: Session, folder: Folder) -> None:
     raise Diverged(f"a loss or weight was NaN or infinite by round {session.round}: training has stopped, {where}")
 
 
-def _check_networks(config: Config, source: Source) -> None:
+def _check_networks(config: Config, source: Source | Distribution) -> None:
     """Refuse, before anything is written, networks that can't be built or were made for other classes than the data's."""
     classes = config.network.classes
+    if classes and isinstance(source, Distribution):
+        raise UserError(f"network.classes is {classes}, but points have no classes to tell the networks")
     if classes and classes != len(source.classes):
         where = config.data.path or config.data.source
         raise UserError(f"network.classes is {classes}, but the images in {where} have {len(source.classes)} classes")
@@ -283,9 +305,10 @@ def _check_networks(config: Config, source: Source) -> None:
 
 
 def _fixed_samples(config: Config, session: Session) -> Tensor:
-    """Images of the averaged generator from the same latents every time; with classes, in columns of one class each."""
+    """Samples of the averaged generator from the same latents every time; with classes, in columns of one class each."""
     generator, columns = session.average.networks["generator"], _columns(config)
-    rows = torch.arange(GRID_ROWS * columns if columns else GRID, device=next(generator.parameters()).device)
+    number = GRID_ROWS * columns if columns else usual_number(config.data.source)
+    rows = torch.arange(number, device=next(generator.parameters()).device)
     z = Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows))
     with torch.no_grad():
         return generator(z, cycled(range(columns), rows)) if columns else generator(z)
@@ -296,8 +319,8 @@ def _columns(config: Config) -> int | None:
     return min(config.network.classes, MOST_COLUMNS) or None
 
 
-def _real_spread(config: Config, source: Source) -> float:
-    stream = open_stream(config, source, torch.device("cpu"), batch_size=min(256, len(source)))
+def _real_spread(config: Config, source: Source | Distribution) -> float:
+    stream = open_stream(config, source, torch.device("cpu"), batch_size=REAL)
     images = next(stream)["images"]
     stream.close()
     return spread(images)

@@ -38,7 +38,8 @@ class Run:
 
     @property
     def generator(self) -> nn.Module:
-        """`generator(z)` or, with classes, `generator(z, labels)` -> images in [-1, 1]; the weights as last stepped."""
+        """`generator(z)` or, with classes, `generator(z, labels)` -> images in [-1, 1], or unbounded points (B, 2); the weights
+        as last stepped."""
         return self.game.get_submodule("generator")
 
     @property

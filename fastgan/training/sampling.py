@@ -1,4 +1,4 @@
-"""Images from a trained generator, refined (AdvLatGAN-z) or not."""
+"""Samples from a trained generator, refined (AdvLatGAN-z) or not."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,21 +32,21 @@ def sample(
     labels: Sequence[int] | None = None,
     raw_weights: bool = False,
 ) -> Tensor:
-    """Draw images.
+    """Draw samples: images, or points where the run was trained on points.
 
     Args:
         run: from `train` or `load_run`.
         num: how many.
         refine_steps: K of I-FGSM on the latents before G draws them (AdvLatGAN-z); 0 for plain samples.
         step_size: eps of a refinement step.
-        seed: image i is the same for every `num` and batch size.
+        seed: sample i is the same for every `num` and batch size.
         truncation: draw from the normal prior cut at this many standard deviations instead of the run's own prior.
         labels: classes to draw in turn, image i of class labels[i % len(labels)], for class-conditional runs; every class
             where None.
         raw_weights: use the generator as last stepped instead of its moving average.
 
     Returns:
-        (num, C, H, W) float32 in [-1, 1], on the CPU.
+        float32 on the CPU: images (num, C, H, W) in [-1, 1], points (num, 2), unbounded.
 
     Raises:
         UserError: a number is out of range, or the run has no such class, or none at all.
@@ -68,7 +68,7 @@ def stream(
     raw_weights: bool = False,
     batch_size: int = 64,
 ) -> Iterator[Tensor]:
-    """The images of `sample`, batch by batch, on the run's device; with labels "uniform" each image's class is drawn."""
+    """The samples of `sample`, batch by batch, on the run's device; with labels "uniform" each one's class is drawn."""
     check_range(num, refine_steps, step_size, truncation)
     classes = classes_in_turn(run, labels)
     prior = Prior.of(run.config.latent)

@@ -68,6 +68,14 @@ def test_the_discriminators_loss(objective, gamma):
     assert all(p.grad is None for p in played.generator.parameters())
 
 
+@pytest.mark.parametrize(("terms", "sizes"), [({}, [16]), ({"r1": R1()}, [8, 8])])
+def test_real_images_are_judged_once(terms, sizes):
+    played, seen = game(terms=terms), []
+    played.discriminator.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    played.discriminator_loss({"images": torch.randn(8, 2)}, draw())
+    assert seen == sizes
+
+
 def test_the_generators_step_uses_plain_latents_and_its_own_batch():
     played = game(latent=QUA, generator_batch=2)
     loss, _ = played.generator_loss({"images": torch.zeros(8, 2)}, draw(purpose="G"))

@@ -59,7 +59,8 @@ def test_r1_at_zero_slope_is_zero_without_nan():
 
 def test_r1_asks_for_the_real_images_alone():
     real = torch.randn(3, 1, 2, 2)
-    (view,) = R1().views(scene(real)).values()
+    ((name, view),) = R1().views(scene(real)).items()
+    assert name == "real"  # in the place of the objective's own view
     assert view.alone
     assert torch.equal(view.images, real)
     assert not real.requires_grad
