@@ -5,12 +5,13 @@
 
 from typing import TYPE_CHECKING
 
-from fastgan.data.sources import SOURCES, DataError, Source, open_source
+from fastgan.data.source import DataError, Source, review
+from fastgan.data.sources import SOURCES, open_source
 
 if TYPE_CHECKING:
     from fastgan.data.stream import Batch, Stream
 
-__all__ = ["SOURCES", "Batch", "DataError", "Source", "Stream", "open_source"]
+__all__ = ["SOURCES", "Batch", "DataError", "Source", "Stream", "open_source", "review"]
 
 
 def __getattr__(name: str) -> object:

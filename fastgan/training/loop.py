@@ -11,7 +11,7 @@ from fastgan import config as configuration
 from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config
-from fastgan.data import Source, Stream, open_source
+from fastgan.data import Source, Stream, open_source, review
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
@@ -27,6 +27,7 @@ from fastgan.training.telemetry import Telemetry
 
 RUNS = Path("runs")
 CHANGEABLE = {
+    "data.threads",
     "training.steps",
     "training.log_every",
     "training.sample_every",
@@ -91,7 +92,7 @@ def train(
     config = _with_resolved_precision(config)
     if resume:
         _check_resumable(folder, config)
-    source = open_source(config.data.source, config.data.path)
+    source = open_source(config.data.source, config.data.path, on_bad_image=config.data.on_bad_image, quiet=quiet)
     folder.create()
     with folder.locked():
         if not resume and folder.holds_run():
@@ -104,7 +105,7 @@ def _train(config: Config, folder: Folder, source: Source, resume: bool, quiet: 
     training = config.training
     session = build_session(config, source)
     guard = CollapseGuard(_real_spread(config, source))
-    notes = _load(session, guard, folder) if resume else []
+    notes = [*review(source, training.batch_size), *(_load(session, guard, folder) if resume else [])]
     telemetry.truncate(folder.metrics, session.round)
     checkpoint.clear_partial(folder.checkpoints)
     folder.write_config(config)
@@ -164,9 +165,13 @@ def open_stream(config: Config, source: Source, device: torch.device, **changes:
         "channels": config.data.channels,
         "batch_size": config.training.batch_size // config.training.accumulate,
         "seed": config.seed,
+        "crop": config.data.crop,
+        "min_area": config.data.min_area,
+        "filter": config.data.filter,
         "flip": config.data.flip,
         "noise": config.data.noise,
         "device": device.type,
+        "threads": config.data.threads,
     }
     return Stream(source, **(options | changes))
 

@@ -108,7 +108,7 @@ def test_the_seed_decides_the_order_in_all_its_64_bits(flat):
 def test_what_is_drawn_is_pinned(open_images):
     """A run of an earlier version resumes exactly: another value here means that it would see other images."""
     image = np.arange(4, dtype=np.uint8)[:, None, None] * 40 + np.array([0, 20], np.uint8)  # 4 images of 1 x 2 pixels
-    settings = {"resolution": 2, "channels": 1, "batch_size": 12, "seed": 3, "flip": True}
+    settings = {"resolution": 2, "channels": 1, "batch_size": 12, "seed": 3, "crop": "stretch", "flip": True}
     with closing(Stream(open_images(image), **settings)) as stream:
         plain = next(stream)
     with closing(Stream(open_images(image), **settings, noise=1.0)) as stream:
@@ -269,7 +269,8 @@ def test_pixels_are_those_of_a_cubic_resize(open_images, height, width, resoluti
     # Black and white blocks overshoot at their edges; noise has all frequencies, so a missing antialias would show.
     images = np.random.default_rng(2).integers(0, 256, (6, height, width, channels), dtype=np.uint8)
     images[:2] = 255 * (images[:2] > 127)
-    with closing(Stream(open_images(images), resolution=resolution, channels=channels, batch_size=6, seed=0)) as stream:
+    settings = {"resolution": resolution, "channels": channels, "batch_size": 6, "seed": 0, "crop": "stretch"}
+    with closing(Stream(open_images(images), **settings)) as stream:
         batch = next(stream)
     shown = batch["images"].permute(0, 2, 3, 1).double().numpy()
     rows, columns = cubic_matrix(height, resolution), cubic_matrix(width, resolution)
