@@ -17,7 +17,7 @@ import numpy as np
 
 from fastgan.data import picture
 from fastgan.data.scan import BAD, GREY, Scan, scan
-from fastgan.data.source import AnyPath, DataError, Source
+from fastgan.data.source import AnyPath, DataError, Source, first_line
 
 ON_BAD_IMAGE = ("refuse", "skip")
 
@@ -67,6 +67,7 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     for array in (labels, sizes):
         array.flags.writeable = False
     grey = bool((records["kind"] == GREY).all())
+    reader = _Reader(root, names, records["size"].copy(), records["plain"].astype(bool), grey)
     digest = hashlib.sha256(f"folder of {len(names)} images".encode())
     for name, content in zip(names, records["digest"], strict=True):
         digest.update(os.fsencode(name) + b"\0")
@@ -76,8 +77,9 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
         tuple(classes) if classes != [""] else ("all",),
         labels,
         1 if grey else 3,
-        _Reader(root, names, records["size"].copy(), records["plain"].astype(bool), grey),
+        reader,
         sizes,
+        reader.mistrust,
         tuple(notes),
         digest.hexdigest(),
     )
@@ -99,8 +101,17 @@ class _Reader:
         if len(content) != self._sizes[index]:
             raise DataError(f"{shown(path)} has changed since it was scanned: begin a new run")
         if not self._plain[index]:
-            content = picture.to_pnm(content, self._grey)
+            try:
+                content = picture.to_pnm(content, self._grey)
+            except Exception as error:  # it did decode when it was scanned
+                raise DataError(f"{shown(path)} has changed since it was scanned ({first_line(error)})") from None
         return np.frombuffer(content, dtype=np.uint8)
+
+    def mistrust(self, index: int) -> bool:
+        """Decode this file with Pillow from now on. Whether that is new."""
+        trusted = bool(self._plain[index])
+        self._plain[index] = False
+        return trusted
 
 
 def _list(root: Path) -> tuple[list[str], list[str]]:
@@ -143,7 +154,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
         notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {_some(unread)}")
     classes = sorted({name.partition("/")[0] for name in names}) if not files else []
     if classes and all(name.lower() in _SPLIT_NAMES for name in classes):
-        notes.append(f"the classes are called {_some(classes)}: if these are splits, set data.path to one of them")
+        notes.append(f"the classes are called {_some(classes)}: if these are splits, set data.path to one")
     return sorted(names), notes
 
 

@@ -1,10 +1,9 @@
 """Image files through Pillow: whether one decodes, and the pixels of those that DALI's decoders don't show as they look.
 
-Compared with DALI 2.4's CPU decoders, pixel by pixel: JPEG (baseline, progressive, grey, RGB), PNG (grey, colour, palette,
-1 and 16 bit), WebP and BMP were equal to Pillow's. Three kinds were not, and go through Pillow:
+DALI 2.4's CPU decoders, pixel by pixel: JPEG (baseline, progressive, grey, RGB, CMYK), PNG (grey, colour, palette, 1 and 16
+bit), WebP and BMP showed what they should. Two kinds did not, and go through Pillow:
 
     transparency    DALI drops the alpha channel and shows the colours that lie under it: 72 grey levels off on average
-    CMYK JPEG       DALI takes all of them for Adobe's inverted ones; those without an Adobe marker come out negative
     turned          DALI reads the orientation in EXIF, but not in XMP; a crop by the wrong sides would lie outside the image
 
 so the stream tells DALI to leave orientation alone. What Pillow shows is handed to DALI as PNM, a header before the bytes.
@@ -14,7 +13,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -43,7 +42,7 @@ def inspect(content: bytes) -> Picture:
     image = _open(content)
     orientation = _orientation(image)
     width, height = image.size[::-1] if orientation >= 5 else image.size
-    plain = orientation == 1 and not image.has_transparency_data and image.mode not in ("CMYK", "LAB", "YCbCr")
+    plain = orientation == 1 and not image.has_transparency_data and image.mode not in ("LAB", "YCbCr")
     if plain and image.format == "PNG":
         # A wrong checksum beside the pixels, or a missing end, is no matter to Pillow, but DALI's decoder refused such files.
         try:
@@ -54,7 +53,7 @@ def inspect(content: bytes) -> Picture:
 
 
 def to_pnm(content: bytes, grey: bool) -> bytes:
-    """A file's pixels as binary PNM: turned upright, transparent ones over white, 16 bits cut to the upper 8.
+    """A file's pixels as binary PNM: turned upright, transparent ones over white, 16 bits in 8.
 
     Args:
         grey: one channel (P5) or three (P6).
@@ -62,8 +61,10 @@ def to_pnm(content: bytes, grey: bool) -> bytes:
     image = _open(content)
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
+    if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all of them for Adobe's, which are inverted
+        image = ImageChops.invert(image)
     if image.mode.startswith("I"):  # Pillow's own conversion saturates at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, _BACKGROUND)

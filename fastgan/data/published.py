@@ -206,7 +206,8 @@ def _idx(files: "_Files", stem: str, dimensions: int) -> np.ndarray:
             raise DataError(f"{files.path}: {name} can't be unpacked ({first_line(error)})") from None
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start], dtype=">i4") if len(content) >= start else np.zeros(0)
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + shape.astype(object).prod():
+    whole = content[:4] == bytes([0, 0, 8, dimensions]) and (shape >= 0).all()
+    if not whole or len(content) != start + shape.astype(object).prod():  # objects: sizes of damaged files overflow
         raise DataError(f"{files.path}: {name} is not an idx file of bytes in {dimensions} dimensions, or is cut short")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 

@@ -34,6 +34,7 @@ class Source:
         read: image `index`, 0 to N - 1. Pixels: uint8 (height, width, channels); sizes may differ between images. Where the
             source has `sizes`: uint8 (bytes,), a file that DALI's decoders read as it should look.
         sizes: int32 (N, 2), height and width of each encoded image; None where `read` gives pixels.
+        mistrust: of encoded images: `read` gives image `index` in the plainest file format from now on; whether that is new.
         notes: sentences about what was found that the user should read.
         known_fingerprint: where it is known without reading all images.
     """
@@ -44,6 +45,7 @@ class Source:
     channels: int
     read: Callable[[int], np.ndarray]
     sizes: np.ndarray | None = None
+    mistrust: Callable[[int], bool] | None = None
     notes: tuple[str, ...] = ()
     known_fingerprint: str | None = None
 

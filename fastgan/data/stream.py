@@ -134,15 +134,15 @@ class Stream:
         return self
 
     def __next__(self) -> Batch:
-        if self._pipeline is None:
-            self._pipeline = self._build()
-        on_gpu = self._device.type == "cuda"
-        # Ordered on torch's stream: the host waits for nothing. On the CPU there is no stream to name.
         try:
-            outputs = self._pipeline.run(torch.cuda.current_stream(self._device) if on_gpu else None)
+            outputs = self._run()
         except DataError:
             self.close()
             raise
+        except RuntimeError as error:  # of DALI's, all of whose errors are
+            self.close()
+            self._mistrust_undecodable(error)
+            return next(self)
         images, labels, indices = (torch.from_dlpack(output.as_tensor()) for output in outputs)
         if self._noise > 0:
             noise = philox.uniform(self._seed, "noise", indices, images[0].numel())
@@ -190,24 +190,46 @@ class Stream:
         """Stop DALI's threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
         self._pipeline = None  # the only reference: DALI stops the threads at once
 
+    def _run(self) -> tuple[Any, ...]:
+        if self._pipeline is None:
+            self._pipeline = self._build()
+        # Ordered on torch's stream: the host waits for nothing. On the CPU there is no stream to name.
+        return self._pipeline.run(torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None)
+
+    def _mistrust_undecodable(self, error: RuntimeError) -> None:
+        """Find the files that DALI's decoder refused, and have Pillow decode them: with damaged metadata it may be the kinder.
+
+        DALI names none, and drops their batch. So each file of the batches that it was preparing is tried alone.
+        """
+        if self._source.sizes is None:
+            raise error
+        feed, found = self._feed(), False
+        for iteration in range(self._prefetch + 1):
+            for index in feed.choose(iteration)[1].tolist():
+                if not self._decodes(index):
+                    found |= self._source.mistrust(index)
+        if not found:
+            raise error
+
+    def _decodes(self, index: int) -> bool:
+        from nvidia.dali import pipeline_def
+
+        on_gpu = self._device.type == "cuda"
+        arrays = self._source.read(index), np.zeros(2, np.int32), self._source.sizes[index].astype(np.int32)
+        one = {"batch_size": 1, "num_threads": 1, "device_id": self._device.index, "prefetch_queue_depth": 1}
+        try:
+            pipeline_def(_decode_one)(*arrays, channels=self._channels, on_gpu=on_gpu, **one, exec_dynamic=True).run()
+        except RuntimeError:
+            return False
+        return True
+
     def _build(self) -> Any:
         from nvidia.dali import pipeline_def
 
-        feed = _Feed(
-            self._source,
-            self._seed,
-            start=self._images_seen,
-            batch_size=self._batch_size,
-            shard=self._shard,
-            shards=self._shards,
-            flip=self._flip,
-            crop=self._crop,
-            min_area=self._min_area,
-        )
         # The dynamic executor gives each output memory of its own, which batches hold on to instead of copying it.
         # The seed is set although nothing draws from it: unset, DALI would take one from the clock.
         return pipeline_def(_pipeline)(
-            feed,
+            self._feed(),
             encoded=self._source.sizes is not None,
             resolution=self._resolution,
             filter=self._filter,
@@ -220,6 +242,19 @@ class Stream:
             prefetch_queue_depth=self._prefetch,
             exec_dynamic=True,
             seed=0,
+        )
+
+    def _feed(self) -> "_Feed":
+        return _Feed(
+            self._source,
+            self._seed,
+            start=self._images_seen,
+            batch_size=self._batch_size,
+            shard=self._shard,
+            shards=self._shards,
+            flip=self._flip,
+            crop=self._crop,
+            min_area=self._min_area,
         )
 
 
@@ -239,16 +274,7 @@ def _pipeline(
         ndim=[1 if encoded else 3, 1, 1, 0, 0, 0],
     )
     if encoded:
-        images = fn.decoders.image_slice(
-            images,
-            start=start,
-            shape=shape,
-            axis_names="HW",
-            device="mixed" if on_gpu else "cpu",
-            output_type=types.GRAY if channels == 1 else types.RGB,
-            adjust_orientation=False,  # `picture` says why
-            jpeg_fancy_upsampling=True,  # of colours: what the CPU's decoder, and Pillow's, do anyway
-        )
+        images = _decode(images, start, shape, channels, on_gpu)
     else:
         images = fn.slice(images.gpu() if on_gpu else images, start=start, shape=shape, axis_names="HW")
     if on_gpu:
@@ -261,6 +287,29 @@ def _pipeline(
     # HWC, and not CHW: permuted, it is the channels-last memory that convolutions want.
     images = fn.crop_mirror_normalize(images, mirror=mirror, mean=127.5, std=127.5, dtype=types.FLOAT, output_layout="HWC")
     return images, labels, ordinals
+
+
+def _decode(files: Any, start: Any, shape: Any, channels: int, on_gpu: bool) -> Any:
+    """A rectangle of each image file, uint8 (height, width, channels)."""
+    from nvidia.dali import fn, types
+
+    return fn.decoders.image_slice(
+        files,
+        start=start,
+        shape=shape,
+        axis_names="HW",
+        device="mixed" if on_gpu else "cpu",
+        output_type=types.GRAY if channels == 1 else types.RGB,
+        adjust_orientation=False,  # `picture` says why
+        jpeg_fancy_upsampling=True,  # of colours: what the CPU's decoder, and Pillow's, do anyway
+    )
+
+
+def _decode_one(content: np.ndarray, start: np.ndarray, shape: np.ndarray, channels: int, on_gpu: bool) -> Any:
+    from nvidia.dali import fn
+
+    given = fn.external_source(lambda: ([content], [start], [shape]), num_outputs=3, batch=True, ndim=1)
+    return _decode(*given, channels, on_gpu)
 
 
 class _Feed:
@@ -291,7 +340,7 @@ class _Feed:
     def __call__(self, info: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Images uint8 (H, W, C) or (bytes,), start and shape int32 (B, 2) of what is shown of them, mirror flags int32, labels
         int64 and ordinals int64 of batch `info.iteration`."""
-        ordinals, chosen = self._choose(info.iteration)
+        ordinals, chosen = self.choose(info.iteration)
         if self._readers is None:
             images = [self._source.read(index) for index in chosen]
             sizes = np.array([image.shape[:2] for image in images])
@@ -304,7 +353,7 @@ class _Feed:
         start, shape = np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2:])
         return images, start, shape, mirror, self._source.labels[chosen], ordinals
 
-    def _choose(self, iteration: int) -> tuple[np.ndarray, np.ndarray]:
+    def choose(self, iteration: int) -> tuple[np.ndarray, np.ndarray]:
         """The ordinals of a batch, int64 (B,), and the images that they show."""
         first = self._start + (iteration * self._shards + self._shard) * self._batch_size
         ordinals = np.arange(first, first + self._batch_size, dtype=np.int64)
@@ -318,7 +367,7 @@ class _Feed:
     def _read(self, iteration: int, chosen: np.ndarray) -> list[np.ndarray]:
         """The files of a batch; those of the next one are begun, so that DALI decodes and the run trains meanwhile."""
         now = self._ahead.pop(iteration, None) or self._begin(chosen)
-        self._ahead = {iteration + 1: self._begin(self._choose(iteration + 1)[1])}
+        self._ahead = {iteration + 1: self._begin(self.choose(iteration + 1)[1])}
         return [file.result() for file in now]
 
     def _begin(self, chosen: np.ndarray) -> list[Future[np.ndarray]]:
