@@ -17,6 +17,8 @@ Batches run over the ends of epochs; no image is dropped or shown twice in an ep
 
 import math
 import os
+import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -129,6 +131,7 @@ class Stream:
         self._prefetch, self._threads = prefetch, threads
         self._images_seen = 0
         self._pipeline: Any = None  # built by the first batch, again after close() and load_state_dict()
+        self._stop_reading: Callable[[], object] = lambda: None
 
     def __iter__(self) -> "Stream":
         return self
@@ -187,8 +190,9 @@ class Stream:
         self._images_seen = images_seen
 
     def close(self) -> None:
-        """Stop DALI's threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
+        """Stop all threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
         self._pipeline = None  # the only reference: DALI stops the threads at once
+        self._stop_reading()
 
     def _run(self) -> tuple[Any, ...]:
         if self._pipeline is None:
@@ -203,7 +207,7 @@ class Stream:
         """
         if self._source.sizes is None:
             raise error
-        feed, found = self._feed(), False
+        feed, found = self._feed(None), False
         for iteration in range(self._prefetch + 1):
             for index in feed.choose(iteration)[1].tolist():
                 if not self._decodes(index):
@@ -226,10 +230,15 @@ class Stream:
     def _build(self) -> Any:
         from nvidia.dali import pipeline_def
 
+        readers = None
+        if self._source.sizes is not None:
+            readers = ThreadPoolExecutor(_READERS, thread_name_prefix="fastgan-read")
+            # Also when the stream is dropped without close(): DALI keeps the feed in a circle that only a collection breaks.
+            self._stop_reading = weakref.finalize(self, readers.shutdown, wait=False, cancel_futures=True)
         # The dynamic executor gives each output memory of its own, which batches hold on to instead of copying it.
         # The seed is set although nothing draws from it: unset, DALI would take one from the clock.
         return pipeline_def(_pipeline)(
-            self._feed(),
+            self._feed(readers),
             encoded=self._source.sizes is not None,
             resolution=self._resolution,
             filter=self._filter,
@@ -244,10 +253,11 @@ class Stream:
             seed=0,
         )
 
-    def _feed(self) -> "_Feed":
+    def _feed(self, readers: ThreadPoolExecutor | None) -> "_Feed":
         return _Feed(
             self._source,
             self._seed,
+            readers,
             start=self._images_seen,
             batch_size=self._batch_size,
             shard=self._shard,
@@ -322,6 +332,7 @@ class _Feed:
         self,
         source: Source,
         seed: int,
+        readers: ThreadPoolExecutor | None,
         *,
         start: int,
         batch_size: int,
@@ -334,7 +345,7 @@ class _Feed:
         self._source, self._seed, self._flip, self._crop, self._min_area = source, seed, flip, crop, min_area
         self._start, self._batch_size, self._shard, self._shards = start, batch_size, shard, shards
         self._orders: dict[int, np.ndarray] = {}
-        self._readers = None if source.sizes is None else ThreadPoolExecutor(_READERS, thread_name_prefix="fastgan-read")
+        self._readers = readers
         self._ahead: dict[int, list[Future[np.ndarray]]] = {}
 
     def __call__(self, info: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -3,6 +3,10 @@
 import io
 import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from contextlib import closing
 from itertools import islice
 
@@ -319,7 +323,7 @@ def stream_order(source, count, seed=0):
     from fastgan.data.stream import _Feed
 
     settings = {"flip": False, "crop": "centre", "min_area": 1.0}
-    return _Feed(source, seed, start=0, batch_size=count, shard=0, shards=1, **settings).choose(0)[1].tolist()
+    return _Feed(source, seed, None, start=0, batch_size=count, shard=0, shards=1, **settings).choose(0)[1].tolist()
 
 
 @pytest.mark.parametrize("crop", ["centre", "random", "stretch"])
@@ -429,3 +433,49 @@ def test_a_file_that_dali_refuses_goes_through_pillow(root):
     assert [source.read._names[index] for index in np.flatnonzero(~source.read._plain)] == ["3.jpg", "7.jpg"]
     for name in expected:
         assert torch.equal(shown[name], expected[name])
+
+
+def threads():
+    return sum(thread.name.startswith("fastgan-read") for thread in threading.enumerate())
+
+
+def test_close_ends_the_threads_that_read_ahead(root):
+    write(root, {f"{number}.png": flat(number) for number in range(8)})
+    stream = Stream(open_source("folder", root), resolution=8, channels=3, batch_size=4, seed=0)
+    assert threads() == 0
+    next(stream)
+    assert threads() > 0
+    stream.close()
+    deadline = time.monotonic() + 10
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threads() == 0
+
+
+def test_the_interpreter_exits_cleanly_with_a_stream_left_open(root):
+    write(root, {f"{number}.png": flat(number) for number in range(8)})
+    script = (
+        "import sys; from fastgan.data import Stream, open_source\n"
+        "stream = Stream(open_source('folder', sys.argv[1]), resolution=8, channels=3, batch_size=4, seed=0)\n"
+        "print(next(stream)['indices'].tolist())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("crop", ["centre", "random", "stretch"])
+def test_the_gpu_shows_what_the_cpu_shows(root, crop):
+    write(root, {name: content for name, (content, _, _) in every_kind().items()})
+    source = open_source("folder", root)
+    settings = {"resolution": 24, "channels": 3, "batch_size": 7, "seed": 5, "flip": True, "crop": crop}
+    with closing(Stream(source, **settings)) as stream:
+        on_cpu = joined(islice(stream, 6))
+    with closing(Stream(source, **settings, device="cuda")) as stream:
+        on_gpu = joined(islice(stream, 6))
+    assert torch.equal(on_gpu["labels"].cpu(), on_cpu["labels"])
+    # Another inverse cosine transform and another upsampling of colours: some levels, fewer on average.
+    difference = (on_gpu["images"].cpu() - on_cpu["images"]).abs() * 127.5
+    assert difference.max() < 24
+    assert difference.mean() < 2
