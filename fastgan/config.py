@@ -33,17 +33,28 @@ class Data:
     """Which images, and how they reach the networks."""
 
     source: str = "digits"
-    """digits (embedded, real, 1,797 images), arrays (your .npz or .npy), or points in the plane: grid25, ring8, swiss-roll."""
+    """digits (embedded, real, 1,797 images), folder (your image files), arrays (your .npz or .npy), the published files of
+    cifar10, cifar100, stl10, stl10-unlabeled, svhn, mnist, or points in the plane: grid25, ring8, swiss-roll."""
     path: str | None = None
     """Where the images lie, for sources that are not embedded."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    """What to do about files of a folder that do not decode: refuse to train, or leave them out and say so."""
     resolution: int = Field(default=32, ge=8, le=1024, multiple_of=8)
     """Side of the square images in pixels. Points have none."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; grey images are repeated where 3 are asked."""
+    crop: Literal["centre", "random", "stretch"] = "centre"
+    """What is shown of an image: its largest square in the middle, a random square, or all of it with its aspect ratio lost."""
+    min_area: float = Field(default=0.25, gt=0, le=1)
+    """The smallest area of a random crop, as a share of the largest square's; at 1 that square itself, at a random place."""
+    filter: Literal["cubic", "lanczos", "linear"] = "cubic"
+    """How images are resized; always with antialiasing."""
     flip: bool = False
     """Mirror each image with probability 1/2."""
     noise: NonNegativeFloat = 0.0
     """Uniform noise [0, noise) on top of images in [-1, 1] (dequantisation; AdvLatGAN's SN runs use 1/128)."""
+    threads: Positive | None = None
+    """Threads that decode; where none are named, one a core up to 8 for files, and one for images in memory."""
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -7,7 +7,8 @@ What needs torch is imported on first use, so that `fastgan.data.sources` can ch
 import importlib
 from typing import TYPE_CHECKING
 
-from fastgan.data.sources import SOURCES, DataError, Source, open_source
+from fastgan.data.source import DataError, Source, review
+from fastgan.data.sources import SOURCES, open_source
 
 if TYPE_CHECKING:
     from fastgan.data.points import DISTRIBUTIONS, Distribution, PointStream
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "Stream",
     "open_source",
+    "review",
 ]
 
 _HOMES = dict.fromkeys(("Batch", "Stream"), "stream") | dict.fromkeys(

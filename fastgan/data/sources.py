@@ -1,72 +1,43 @@
-"""Where real images come from: a numbered set of uint8 images with labels, and a fingerprint of all its bytes.
+"""Where real images come from, by name.
 
     digits    scikit-learn's 1,797 real 8x8 digits in ten classes, embedded in that package: nothing is downloaded
     arrays    a user's .npz (images, labels) or .npy (images)
+    folder    a user's folder of images, or of a folder for each class (`folder`)
+    others    published sets, in the files that their authors distribute (`published`)
 
-This file loads neither torch nor DALI, so a command can refuse a wrong name or file within milliseconds.
+Neither torch nor DALI is loaded here, so a command can refuse a wrong name or file within milliseconds.
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, cached_property
-from os import PathLike
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from fastgan.checked import UserError
-
-SPLITS = ("train", "held-out", "all")
+from fastgan.data.folder import ON_BAD_IMAGE, open_folder
+from fastgan.data.published import PUBLISHED
+from fastgan.data.source import SPLITS, AnyPath, DataError, Source, first_line, in_memory
 
 _HELD_OUT_EVERY = 5  # every fifth digit of a class, in file order, is held out: 355 of 1,797
 _MOST_CLASSES = 1 << 16  # above this a "label" is an identifier, and a table of class names would fill the memory
 
 
-class DataError(UserError, ValueError):
-    """Data that cannot be used; its message is one sentence for the user."""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A fixed, numbered set of labelled images.
-
-    Attributes:
-        name: the source's name in `SOURCES`.
-        classes: the name of each class; a label indexes it.
-        labels: int64 (N,), read-only.
-        channels: 1 or 3, the same for all images.
-        read: image `index`, 0 to N - 1, as uint8 (height, width, channels); sizes may differ between images.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    channels: int
-    read: Callable[[int], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal over every image's shape and bytes, in order, and the labels. Reads all images once."""
-        digest = hashlib.sha256(f"{len(self)} images".encode())
-        for index in range(len(self)):
-            image = self.read(index)
-            digest.update(f"{image.shape}".encode())
-            digest.update(np.ascontiguousarray(image))
-        digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
-
-
-def open_source(name: str, path: str | PathLike[str] | None = None, split: str = "train") -> Source:
+def open_source(
+    name: str,
+    path: AnyPath | None = None,
+    split: str = "train",
+    *,
+    on_bad_image: str = "refuse",
+    quiet: bool = False,
+) -> Source:
     """Open a source by its name.
 
     Args:
         name: a key of `SOURCES`.
-        path: the file, for sources that read one.
+        path: the file or folder, for sources that read one.
         split: "train", "held-out" or "all".
+        on_bad_image: "refuse" a folder that holds images which do not decode, or "skip" these.
+        quiet: print no progress of a folder's scan.
 
     Raises:
         DataError: an unknown name or split, a split that the source lacks, a missing or needless path, or a file that holds
@@ -76,10 +47,14 @@ def open_source(name: str, path: str | PathLike[str] | None = None, split: str =
         raise DataError(f"there is no data source {name!r}; the known ones are {', '.join(SOURCES)}")
     if split not in SPLITS:
         raise DataError(f"there is no split {split!r}; the known ones are {', '.join(SPLITS)}")
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise DataError(f"on_bad_image must be one of {', '.join(ON_BAD_IMAGE)}, but is {on_bad_image!r}")
+    if name == "folder":  # the one whose images may be bad
+        return open_folder(path, split, on_bad_image=on_bad_image, quiet=quiet)
     return SOURCES[name](path, split)
 
 
-def _digits(path: str | PathLike[str] | None, split: str) -> Source:
+def _digits(path: AnyPath | None, split: str) -> Source:
     if path is not None:
         raise DataError(f"the source 'digits' is embedded in scikit-learn and takes no path, but was given {str(path)!r}")
     images, labels = _embedded_digits()
@@ -87,7 +62,7 @@ def _digits(path: str | PathLike[str] | None, split: str) -> Source:
     for label in range(10):
         held_out[np.flatnonzero(labels == label)[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]] = True
     chosen = {"train": ~held_out, "held-out": held_out, "all": np.ones_like(held_out)}[split]
-    return _in_memory("digits", tuple("0123456789"), images[chosen], labels[chosen])
+    return in_memory("digits", tuple("0123456789"), images[chosen], labels[chosen])
 
 
 @cache
@@ -102,7 +77,7 @@ def _embedded_digits() -> tuple[np.ndarray, np.ndarray]:
     return ((levels * 255 + 8) // 16).astype(np.uint8)[..., None], digits.target
 
 
-def _arrays(path: str | PathLike[str] | None, split: str) -> Source:
+def _arrays(path: AnyPath | None, split: str) -> Source:
     if path is None:
         raise DataError("the source 'arrays' needs the path of an .npz or .npy file")
     if split == "held-out":
@@ -119,14 +94,14 @@ def _arrays(path: str | PathLike[str] | None, split: str) -> Source:
         images = images[..., None]
 
     if labels is None:
-        return _in_memory("arrays", ("all",), images, np.zeros(len(images), dtype=np.int64))
+        return in_memory("arrays", ("all",), images, np.zeros(len(images), dtype=np.int64))
     if labels.dtype.kind not in "iu":
         raise DataError(f"{path} must hold integer labels, but they are {labels.dtype}")
     if labels.shape != (len(images),):
         raise DataError(f"{path} holds {len(images)} images, but labels of shape {labels.shape} instead of ({len(images)},)")
     if labels.min() < 0 or labels.max() >= _MOST_CLASSES:
         raise DataError(f"{path} must hold labels from 0 to {_MOST_CLASSES - 1}, but they run {labels.min()} to {labels.max()}")
-    return _in_memory("arrays", tuple(str(label) for label in range(int(labels.max()) + 1)), images, labels)
+    return in_memory("arrays", tuple(str(label) for label in range(int(labels.max()) + 1)), images, labels)
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -150,20 +125,12 @@ def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     except DataError:
         raise
     except Exception as error:  # on random damage NumPy's parser raised eight types, TokenError and TypeError among them
-        raise DataError(f"{path} can't be read as an .npz or .npy file of plain arrays ({_first_line(error)})") from error
+        raise DataError(f"{path} can't be read as an .npz or .npy file of plain arrays ({first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _in_memory(name: str, classes: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> Source:
-    """A source over uint8 (N, H, W, C) images in one array."""
-    images = np.ascontiguousarray(images)
-    labels = np.array(labels, dtype=np.int64)
-    for array in (images, labels):
-        array.flags.writeable = False  # the fingerprint is computed once, so what it covers must not change
-    return Source(name, classes, labels, images.shape[3], images.__getitem__)
-
-
-SOURCES: dict[str, Callable[[str | PathLike[str] | None, str], Source]] = {"digits": _digits, "arrays": _arrays}
+SOURCES: dict[str, Callable[[AnyPath | None, str], Source]] = {
+    "digits": _digits,
+    "arrays": _arrays,
+    "folder": open_folder,
+    **PUBLISHED,
+}

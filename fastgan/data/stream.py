@@ -2,25 +2,39 @@
 
     ordinal k = 0, 1, 2, ...  counts the images that the run draws, over all shards and for ever
     image(k)  = order(k // N)[k mod N],   order(e) = argsort of one random word an image, drawn for epoch e
-    flip(k), noise(k)                     drawn for the ordinal k
+    crop(k), flip(k), noise(k)            drawn for the ordinal k
     at step t shard s hands out ordinals  start + (t * shards + s) * batch_size + 0 ... batch_size - 1
 
 All random numbers are counter-based (`kernels.philox`), so what ordinal k shows depends on the seed and on k alone: neither
 on the number of shards, nor on the batch size, nor on a resume, and the whole state is a count. DALI draws nothing: its
 readers' own shuffling repeats images after the first epoch, and its generators are counted per pipeline, not per image.
 
+Image files reach DALI as they are, and only the part that is shown is decoded. They are read ahead by a few threads: DALI asks
+for a batch in the thread that waits for it.
+
 Batches run over the ends of epochs; no image is dropped or shown twice in an epoch.
 """
 
 import math
+import os
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastgan.data.sources import DataError, Source
+from fastgan.data.crops import CROPS, boxes
+from fastgan.data.source import DataError, Source
 from fastgan.kernels import philox
+
+FILTERS = ("cubic", "lanczos", "linear")
+"""How images are resized, always with antialiasing: by kernels 4, 6 and 2 pixels wide."""
+
+_READERS = 4
+"""Threads that read files ahead. A read waits, so they may be more than the cores."""
 
 Batch = dict[str, Tensor]
 
@@ -34,9 +48,9 @@ class Stream:
         indices: int64 (batch_size,), the ordinals of these images.
     A batch stays valid for as long as it is held: no buffer is used again under it.
 
-    Images are resized with the cubic filter (a = -1/2, edges repeated; with antialiasing when they shrink) and rounded to
-    the 256 grey levels, as a data set stored at that size would be, before they are scaled to [-1, 1]; noise of 1/128
-    therefore fills the step from one level to the next. The aspect ratio is not kept.
+    Images are cropped (`fastgan.data.crops`), resized (edges of the crop repeated; with antialiasing when they shrink) and
+    rounded to the 256 grey levels, as a data set stored at that size would be, before they are scaled to [-1, 1]; noise of
+    1/128 therefore fills the step from one level to the next.
 
     Resizing anew each epoch is cheap: digits to 32x32x3 in batches of 64 came at 60,000 images/s on one DALI thread of two
     cores, with noise at 18,000 (three quarters of that time are the noise's), where an SNGAN step there trains on some 100.
@@ -47,17 +61,20 @@ class Stream:
         channels: 1 or 3.
         batch_size: images that one shard hands out at a time.
         seed: 0 to 2**64 - 1.
+        crop: "centre", "random" or "stretch".
+        min_area: the smallest share of the largest square that a random crop shows, in (0, 1].
+        filter: "cubic" (a = -1/2), "lanczos" (3 lobes) or "linear".
         flip: mirror every other image, at random, left to right.
         noise: width of the dequantisation noise, U[0, noise), added after scaling.
         shard: this process's number, 0 to shards - 1.
         shards: how many processes share the images.
         device: where the pipeline runs and its batches lie, "cpu" or a CUDA device.
         prefetch: batches that DALI prepares ahead, at least 1.
-        threads: DALI's CPU threads, at least 1.
+        threads: DALI's CPU threads, at least 1; None is one for pixels, and for files one a core, at most 8.
 
     Raises:
         DataError: an argument out of its range, colour images asked for in grey, a CUDA device where there is none, or DALI
-            missing.
+            missing; from `next`, an image file that changed or went away since it was scanned.
     """
 
     def __init__(
@@ -68,14 +85,19 @@ class Stream:
         channels: int,
         batch_size: int,
         seed: int,
+        crop: str = "centre",
+        min_area: float = 0.25,
+        filter: str = "cubic",
         flip: bool = False,
         noise: float = 0.0,
         shard: int = 0,
         shards: int = 1,
         device: str | torch.device = "cpu",
         prefetch: int = 2,
-        threads: int = 1,
+        threads: int | None = None,
     ) -> None:
+        if threads is None:
+            threads = 1 if source.sizes is None else min(8, len(os.sched_getaffinity(0)))
         counts = {
             "resolution": resolution,
             "batch_size": batch_size,
@@ -96,23 +118,34 @@ class Stream:
             raise DataError(f"seed must be from 0 to 2**64 - 1, but is {seed}")
         if not (noise >= 0 and math.isfinite(noise)):
             raise DataError(f"noise must be a finite number of at least 0, but is {noise}")
+        for name, value, known in (("crop", crop, CROPS), ("filter", filter, FILTERS)):
+            if value not in known:
+                raise DataError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
+        if not 0 < min_area <= 1:
+            raise DataError(f"min_area must be above 0 and at most 1, but is {min_area}")
         self._device = checked_device(device)
         _check_dali()
         self._source, self._seed, self._noise, self._resolution, self._channels = source, seed, noise, resolution, channels
         self._batch_size, self._flip, self._shard, self._shards = batch_size, flip, shard, shards
+        self._crop, self._min_area, self._filter = crop, min_area, filter
         self._prefetch, self._threads = prefetch, threads
         self._images_seen = 0
         self._pipeline: Any = None  # built by the first batch, again after close() and load_state_dict()
+        self._stop_reading: Callable[[], object] = lambda: None
 
     def __iter__(self) -> "Stream":
         return self
 
     def __next__(self) -> Batch:
-        if self._pipeline is None:
-            self._pipeline = self._build()
-        on_gpu = self._device.type == "cuda"
-        # Ordered on torch's stream: the host waits for nothing. On the CPU there is no stream to name.
-        outputs = self._pipeline.run(torch.cuda.current_stream(self._device) if on_gpu else None)
+        try:
+            outputs = self._run()
+        except DataError:
+            self.close()
+            raise
+        except RuntimeError as error:  # of DALI's, all of whose errors are
+            self.close()
+            self._mistrust_undecodable(error)
+            return next(self)
         images, labels, indices = (torch.from_dlpack(output.as_tensor()) for output in outputs)
         if self._noise > 0:
             noise = philox.uniform(self._seed, "noise", indices, images[0].numel())
@@ -142,18 +175,59 @@ class Stream:
         self._images_seen = images_seen
 
     def close(self) -> None:
-        """Stop DALI's threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
+        """Stop all threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
         self._pipeline = None  # the only reference: DALI stops the threads at once
+        self._stop_reading()
+
+    def _run(self) -> tuple[Any, ...]:
+        if self._pipeline is None:
+            self._pipeline = self._build()
+        # Ordered on torch's stream: the host waits for nothing. On the CPU there is no stream to name.
+        return self._pipeline.run(torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None)
+
+    def _mistrust_undecodable(self, error: RuntimeError) -> None:
+        """Find the files that DALI's decoder refused, and have Pillow decode them: with damaged metadata it may be the kinder.
+
+        DALI names none, and drops their batch. So each file of the batches that it was preparing is tried alone.
+        """
+        if self._source.sizes is None:
+            raise error
+        feed, found = self._feed(None), False
+        for iteration in range(self._prefetch + 1):
+            for index in feed.choose(iteration)[1].tolist():
+                if not self._decodes(index):
+                    found |= self._source.mistrust(index)
+        if not found:
+            raise error
+
+    def _decodes(self, index: int) -> bool:
+        from nvidia.dali import pipeline_def
+
+        on_gpu = self._device.type == "cuda"
+        arrays = self._source.read(index), np.zeros(2, np.int32), self._source.sizes[index].astype(np.int32)
+        one = {"batch_size": 1, "num_threads": 1, "device_id": self._device.index, "prefetch_queue_depth": 1}
+        try:
+            pipeline_def(_decode_one)(*arrays, channels=self._channels, on_gpu=on_gpu, **one, exec_dynamic=True).run()
+        except RuntimeError:
+            return False
+        return True
 
     def _build(self) -> Any:
         from nvidia.dali import pipeline_def
 
-        feed = _Feed(self._source, self._seed, self._flip, self._images_seen, self._batch_size, self._shard, self._shards)
+        readers = None
+        if self._source.sizes is not None:
+            readers = ThreadPoolExecutor(_READERS, thread_name_prefix="fastgan-read")
+            # Also when the stream is dropped without close(): DALI keeps the feed in a circle that only a collection breaks.
+            self._stop_reading = weakref.finalize(self, readers.shutdown, wait=False, cancel_futures=True)
         # The dynamic executor gives each output memory of its own, which batches hold on to instead of copying it.
         # The seed is set although nothing draws from it: unset, DALI would take one from the clock.
         return pipeline_def(_pipeline)(
-            feed,
+            self._feed(readers),
+            encoded=self._source.sizes is not None,
             resolution=self._resolution,
+            filter=self._filter,
+            channels=self._channels,
             repeat_grey=self._channels > self._source.channels,
             on_gpu=self._device.type == "cuda",
             batch_size=self._batch_size,
@@ -164,29 +238,73 @@ class Stream:
             seed=0,
         )
 
+    def _feed(self, readers: ThreadPoolExecutor | None) -> "_Feed":
+        return _Feed(
+            self._source,
+            self._seed,
+            readers,
+            start=self._images_seen,
+            batch_size=self._batch_size,
+            shard=self._shard,
+            shards=self._shards,
+            flip=self._flip,
+            crop=self._crop,
+            min_area=self._min_area,
+        )
 
-def _pipeline(feed: "_Feed", *, resolution: int, repeat_grey: bool, on_gpu: bool) -> tuple[Any, Any, Any]:
+
+def _pipeline(
+    feed: "_Feed", *, encoded: bool, resolution: int, filter: str, channels: int, repeat_grey: bool, on_gpu: bool
+) -> tuple[Any, Any, Any]:
     """The DALI graph: images float32 (resolution, resolution, channels) in [-1, 1], labels and ordinals int64."""
     from nvidia.dali import fn, types
 
-    images, mirror, labels, ordinals = fn.external_source(
+    images, start, shape, mirror, labels, ordinals = fn.external_source(
         feed,
-        num_outputs=4,
+        num_outputs=6,
         batch=True,
         batch_info=True,
-        layout=["HWC", "", "", ""],
-        dtype=[types.UINT8, types.INT32, types.INT64, types.INT64],
-        ndim=[3, 0, 0, 0],
+        layout=["" if encoded else "HWC", "", "", "", "", ""],
+        dtype=[types.UINT8, types.INT32, types.INT32, types.INT32, types.INT64, types.INT64],
+        ndim=[1 if encoded else 3, 1, 1, 0, 0, 0],
     )
+    if encoded:
+        images = _decode(images, start, shape, channels, on_gpu)
+    else:
+        images = fn.slice(images.gpu() if on_gpu else images, start=start, shape=shape, axis_names="HW")
     if on_gpu:
-        images, labels, ordinals = images.gpu(), labels.gpu(), ordinals.gpu()
+        labels, ordinals = labels.gpu(), ordinals.gpu()
     # Cubic interpolation overshoots by 7 % of an edge; the 8-bit output saturates, so no pass to clamp is needed.
-    images = fn.resize(images, size=(resolution, resolution), interp_type=types.INTERP_CUBIC, antialias=True, dtype=types.UINT8)
-    if repeat_grey:
+    kernel = {"cubic": types.INTERP_CUBIC, "lanczos": types.INTERP_LANCZOS3, "linear": types.INTERP_LINEAR}[filter]
+    images = fn.resize(images, size=(resolution, resolution), interp_type=kernel, antialias=True, dtype=types.UINT8)
+    if repeat_grey and not encoded:
         images = fn.color_space_conversion(images, image_type=types.GRAY, output_type=types.RGB)
     # HWC, and not CHW: permuted, it is the channels-last memory that convolutions want.
     images = fn.crop_mirror_normalize(images, mirror=mirror, mean=127.5, std=127.5, dtype=types.FLOAT, output_layout="HWC")
     return images, labels, ordinals
+
+
+def _decode(files: Any, start: Any, shape: Any, channels: int, on_gpu: bool) -> Any:
+    """A rectangle of each image file, uint8 (height, width, channels)."""
+    from nvidia.dali import fn, types
+
+    return fn.decoders.image_slice(
+        files,
+        start=start,
+        shape=shape,
+        axis_names="HW",
+        device="mixed" if on_gpu else "cpu",
+        output_type=types.GRAY if channels == 1 else types.RGB,
+        adjust_orientation=False,  # `picture` says why
+        jpeg_fancy_upsampling=True,  # of colours: what the CPU's decoder, and Pillow's, do anyway
+    )
+
+
+def _decode_one(content: np.ndarray, start: np.ndarray, shape: np.ndarray, channels: int, on_gpu: bool) -> Any:
+    from nvidia.dali import fn
+
+    given = fn.external_source(lambda: ([content], [start], [shape]), num_outputs=3, batch=True, ndim=1)
+    return _decode(*given, channels, on_gpu)
 
 
 class _Feed:
@@ -195,24 +313,61 @@ class _Feed:
     It holds no reference to the stream or the pipeline, so that dropping the pipeline ends it without a garbage collection.
     """
 
-    def __init__(self, source: Source, seed: int, flip: bool, start: int, batch_size: int, shard: int, shards: int) -> None:
-        self._source, self._seed, self._flip = source, seed, flip
+    def __init__(
+        self,
+        source: Source,
+        seed: int,
+        readers: ThreadPoolExecutor | None,
+        *,
+        start: int,
+        batch_size: int,
+        shard: int,
+        shards: int,
+        flip: bool,
+        crop: str,
+        min_area: float,
+    ) -> None:
+        self._source, self._seed, self._flip, self._crop, self._min_area = source, seed, flip, crop, min_area
         self._start, self._batch_size, self._shard, self._shards = start, batch_size, shard, shards
         self._orders: dict[int, np.ndarray] = {}
+        self._readers = readers
+        self._ahead: dict[int, list[Future[np.ndarray]]] = {}
 
-    def __call__(self, info: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-        """Images uint8 (H, W, C), mirror flags int32, labels int64 and ordinals int64 of batch `info.iteration`."""
-        first = self._start + (info.iteration * self._shards + self._shard) * self._batch_size
+    def __call__(self, info: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Images uint8 (H, W, C) or (bytes,), start and shape int32 (B, 2) of what is shown of them, mirror flags int32, labels
+        int64 and ordinals int64 of batch `info.iteration`."""
+        ordinals, chosen = self.choose(info.iteration)
+        if self._readers is None:
+            images = [self._source.read(index) for index in chosen]
+            sizes = np.array([image.shape[:2] for image in images])
+        else:
+            images, sizes = self._read(info.iteration, chosen), self._source.sizes[chosen]
+        found = boxes(self._crop, sizes, self._seed, ordinals, self._min_area)
+        mirror = np.zeros(self._batch_size, dtype=np.int32)
+        if self._flip:
+            mirror[:] = philox.bits(self._seed, "flip", torch.from_numpy(ordinals), 1)[:, 0].numpy() >> 31
+        start, shape = np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2:])
+        return images, start, shape, mirror, self._source.labels[chosen], ordinals
+
+    def choose(self, iteration: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ordinals of a batch, int64 (B,), and the images that they show."""
+        first = self._start + (iteration * self._shards + self._shard) * self._batch_size
         ordinals = np.arange(first, first + self._batch_size, dtype=np.int64)
         epochs, places = np.divmod(ordinals, len(self._source))
         chosen = np.empty_like(ordinals)
         for epoch in np.unique(epochs):
             now = epochs == epoch
             chosen[now] = self._order(int(epoch))[places[now]]
-        mirror = np.zeros(self._batch_size, dtype=np.int32)
-        if self._flip:
-            mirror[:] = philox.bits(self._seed, "flip", torch.from_numpy(ordinals), 1)[:, 0].numpy() >> 31
-        return [self._source.read(index) for index in chosen], mirror, self._source.labels[chosen], ordinals
+        return ordinals, chosen
+
+    def _read(self, iteration: int, chosen: np.ndarray) -> list[np.ndarray]:
+        """The files of a batch; those of the next one are begun, so that DALI decodes and the run trains meanwhile."""
+        now = self._ahead.pop(iteration, None) or self._begin(chosen)
+        self._ahead = {iteration + 1: self._begin(self.choose(iteration + 1)[1])}
+        return [file.result() for file in now]
+
+    def _begin(self, chosen: np.ndarray) -> list[Future[np.ndarray]]:
+        return [self._readers.submit(self._source.read, index) for index in chosen.tolist()]
 
     def _order(self, epoch: int) -> np.ndarray:
         """The permutation of all images in an epoch, int64 (N,). Two are kept: a batch may run over one epoch's end."""

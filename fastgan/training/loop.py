@@ -13,7 +13,7 @@ from fastgan import config as configuration
 from fastgan import games
 from fastgan.checked import UserError, nearest
 from fastgan.config import Config
-from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream
+from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream, review
 from fastgan.data import open_source as open_images
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine, cpu_threads, rate_factor, resolve_device, resolve_precision
@@ -32,6 +32,7 @@ from fastgan.training.telemetry import Telemetry
 
 RUNS = Path("runs")
 CHANGEABLE = {
+    "data.threads",
     "training.steps",
     "training.log_every",
     "training.sample_every",
@@ -99,22 +100,31 @@ def train(
     config = _settled(config)
     if resume:
         _check_resumable(folder, config)
-    source = open_source(config)
-    _check_networks(config, source)
+    source = open_source(config, quiet)
+    notes = _review(config, source)
     session = build_session(config, source)
     folder.create()
     with folder.locked():
         if not resume and folder.holds_run():
             raise UserError(_occupied(folder))
         with cpu_threads(config.training.threads):
-            _train(config, folder, source, session, resume, quiet)
+            _train(config, folder, source, session, notes, resume, quiet)
     return load_run(folder.path)
 
 
-def _train(config: Config, folder: Folder, source: Source | Distribution, session: Session, resume: bool, quiet: bool) -> None:
+def _train(
+    config: Config,
+    folder: Folder,
+    source: Source | Distribution,
+    session: Session,
+    notes: Iterable[str],
+    resume: bool,
+    quiet: bool,
+) -> None:
     training = config.training
     guard = CollapseGuard(_real_spread(config, source))
-    notes = _load(config, session, guard, folder) if resume else []
+    if resume:
+        notes = [*notes, *_load(config, session, guard, folder)]
     telemetry.truncate(folder.metrics, session.round)
     checkpoint.clear_partial(folder.checkpoints)
     folder.write_config(config)
@@ -173,7 +183,7 @@ def build_session(config: Config, source: Source | Distribution) -> Session:
     )
 
 
-def open_source(config: Config) -> Source | Distribution:
+def open_source(config: Config, quiet: bool = True) -> Source | Distribution:
     """The real data that `config` trains on: images, or a distribution of points.
 
     Raises:
@@ -186,7 +196,7 @@ def open_source(config: Config) -> Source | Distribution:
         kind = "points" if points else "images"
         raise UserError(f"data.source {data.source} gives {kind}, which network.family {config.network.family} can't draw")
     if not points:
-        return open_images(data.source, data.path)
+        return open_images(data.source, data.path, on_bad_image=data.on_bad_image, quiet=quiet)
     for name in ("path", "flip", "noise"):
         if getattr(data, name):
             raise UserError(f"data.source {data.source} draws points: it takes no data.{name}")
@@ -201,8 +211,8 @@ def open_stream(
     options = {"batch_size": batch_size, "seed": config.seed, "device": device.type}
     if isinstance(source, Distribution):
         return PointStream(source, **options)
-    data = config.data
-    return Stream(source, resolution=data.resolution, channels=data.channels, flip=data.flip, noise=data.noise, **options)
+    names = ("resolution", "channels", "crop", "min_area", "filter", "flip", "noise", "threads")
+    return Stream(source, **options, **{name: getattr(config.data, name) for name in names})
 
 
 def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
@@ -292,8 +302,9 @@ def _check_finite(session: Session, folder: Folder) -> None:
     raise Diverged(f"a loss or weight was NaN or infinite by round {session.round}: training has stopped, {where}")
 
 
-def _check_networks(config: Config, source: Source | Distribution) -> None:
-    """Refuse, before anything is written, networks that can't be built or were made for other classes than the data's."""
+def _review(config: Config, source: Source | Distribution) -> Iterable[str]:
+    """Refuse, before anything is written, networks that can't be built or were made for other classes than the data's; what
+    the user should know about the data comes back."""
     classes = config.network.classes
     if classes and isinstance(source, Distribution):
         raise UserError(f"network.classes is {classes}, but points have no classes to tell the networks")
@@ -302,6 +313,7 @@ def _check_networks(config: Config, source: Source | Distribution) -> None:
         raise UserError(f"network.classes is {classes}, but the images in {where} have {len(source.classes)} classes")
     with torch.device("meta"):  # shapes without memory
         build_networks(config)
+    return () if isinstance(source, Distribution) else review(source, config.training.batch_size, conditional=classes > 0)
 
 
 def _fixed_samples(config: Config, session: Session) -> Tensor:

@@ -108,7 +108,7 @@ def test_the_seed_decides_the_order_in_all_its_64_bits(flat):
 def test_what_is_drawn_is_pinned(open_images):
     """A run of an earlier version resumes exactly: another value here means that it would see other images."""
     image = np.arange(4, dtype=np.uint8)[:, None, None] * 40 + np.array([0, 20], np.uint8)  # 4 images of 1 x 2 pixels
-    settings = {"resolution": 2, "channels": 1, "batch_size": 12, "seed": 3, "flip": True}
+    settings = {"resolution": 2, "channels": 1, "batch_size": 12, "seed": 3, "crop": "stretch", "flip": True}
     with closing(Stream(open_images(image), **settings)) as stream:
         plain = next(stream)
     with closing(Stream(open_images(image), **settings, noise=1.0)) as stream:
@@ -269,7 +269,8 @@ def test_pixels_are_those_of_a_cubic_resize(open_images, height, width, resoluti
     # Black and white blocks overshoot at their edges; noise has all frequencies, so a missing antialias would show.
     images = np.random.default_rng(2).integers(0, 256, (6, height, width, channels), dtype=np.uint8)
     images[:2] = 255 * (images[:2] > 127)
-    with closing(Stream(open_images(images), resolution=resolution, channels=channels, batch_size=6, seed=0)) as stream:
+    settings = {"resolution": resolution, "channels": channels, "batch_size": 6, "seed": 0, "crop": "stretch"}
+    with closing(Stream(open_images(images), **settings)) as stream:
         batch = next(stream)
     shown = batch["images"].permute(0, 2, 3, 1).double().numpy()
     rows, columns = cubic_matrix(height, resolution), cubic_matrix(width, resolution)
@@ -280,6 +281,31 @@ def test_pixels_are_those_of_a_cubic_resize(open_images, height, width, resoluti
     assert np.abs(levels - levels.round()).max() < 1e-4  # one of the 256 levels ...
     assert np.abs(levels - expected.clip(0, 255)).max() < 0.5 + tolerance  # ... the nearest one
     assert np.abs(shown).max() <= 1
+
+
+def test_crops_are_parts_of_the_image(open_images):
+    """Shown at their own size, or as they are where all of the image is asked for."""
+    image = np.random.default_rng(2).integers(0, 256, (1, 16, 24, 3), dtype=np.uint8)
+    source = open_images(image)
+    settings = {"resolution": 16, "channels": 3, "batch_size": 60, "seed": 0}
+    levels = {}
+    for crop in ("centre", "random"):
+        with closing(Stream(source, **settings, crop=crop, min_area=1.0)) as stream:
+            levels[crop] = ((next(stream)["images"] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    parts = [image[0, :, left : left + 16] for left in range(9)]
+    assert (levels["centre"] == parts[4]).all()
+    found = [next(left for left, part in enumerate(parts) if np.array_equal(part, shown)) for shown in levels["random"]]
+    assert set(found) == set(range(9))
+
+
+@pytest.mark.parametrize("filter", ["cubic", "lanczos", "linear"])
+def test_filters_agree_with_pillow_inside_the_image(open_images, filter):
+    image = np.random.default_rng(3).integers(0, 256, (1, 60, 60, 3), dtype=np.uint8)
+    with closing(Stream(open_images(image), resolution=25, channels=3, batch_size=1, seed=0, filter=filter)) as stream:
+        shown = ((next(stream)["images"][0] + 1) * 127.5).permute(1, 2, 0).numpy()
+    kernel = {"cubic": "BICUBIC", "lanczos": "LANCZOS", "linear": "BILINEAR"}[filter]
+    expected = np.asarray(Image.fromarray(image[0]).resize((25, 25), Image.Resampling[kernel])).astype(float)
+    assert np.abs(shown - expected)[4:-4, 4:-4].max() < 2.5
 
 
 def test_the_reference_is_pillows_inside_the_image():
@@ -438,6 +464,11 @@ def test_without_dali_the_message_says_what_to_install():
         ({"noise": -0.1}, "noise must be a finite number of at least 0, but is -0.1"),
         ({"noise": math.nan}, "noise must be a finite number of at least 0, but is nan"),
         ({"noise": math.inf}, "noise must be a finite number of at least 0, but is inf"),
+        ({"crop": "center"}, "crop must be one of centre, random, stretch, but is 'center'"),
+        ({"filter": "box"}, "filter must be one of cubic, lanczos, linear, but is 'box'"),
+        ({"min_area": 0}, "min_area must be above 0 and at most 1, but is 0"),
+        ({"min_area": 1.5}, "min_area must be above 0 and at most 1, but is 1.5"),
+        ({"min_area": math.nan}, "min_area must be above 0"),
         ({"device": "meta"}, "device must be 'cpu' or a CUDA device, but is 'meta'"),
         ({"device": "gpu"}, "device must be 'cpu' or a CUDA device, but is 'gpu'"),
     ],

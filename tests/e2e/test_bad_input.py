@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from toys import TINY
 
 HOLDER = """
@@ -104,6 +105,24 @@ def test_other_data_at_resume(refused, fastgan, tmp_path):
     assert "other data" in refused("train", "--run-dir", tmp_path / "run", "--resume", "--steps", 4)
     assert "data.path" in refused("train", "--run-dir", tmp_path / "run", "--resume", "--set", "data.path=other.npy")
     assert contents(tmp_path / "run") == before
+
+
+def test_folders_that_are_no_data_set(refused, tmp_path):
+    def train(path, *settings):
+        return refused("train", "--run-dir", tmp_path / "new", "--set", "data.source=folder", f"data.path={path}", *settings)
+
+    good = np.zeros((8, 8, 3), np.uint8)
+    (tmp_path / "set/train/cat").mkdir(parents=True)
+    assert "holds no images" in train(tmp_path / "set")
+    Image.fromarray(good).save(tmp_path / "set/train/cat/1.png")
+    assert f"set data.path to {tmp_path / 'set/train'}" in train(tmp_path / "set")
+    (tmp_path / "set/train/cat/2.jpg").write_bytes(b"no image")
+    assert "1 of 2 images do not decode: cat/2.jpg" in train(tmp_path / "set/train")
+    assert "does not exist" in train(tmp_path / "sett")
+    assert "data.on_bad_image" in train(tmp_path / "set/train", "data.on_bad_image=ignore")
+    assert "data.min_area" in train(tmp_path / "set/train", "data.min_area=0")
+    assert "get cifar-10-binary.tar.gz" in refused("train", "--run-dir", tmp_path / "new", "--set", "data.source=cifar10")
+    assert not (tmp_path / "new").exists()
 
 
 def test_run_folder_already_finished(refused, run):

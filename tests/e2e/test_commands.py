@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from PIL import Image
 from toys import TINY
 
@@ -92,3 +93,26 @@ def test_help_is_there_for_every_command(fastgan):
         code, shown, _ = fastgan(*command, "--help")
         assert code == 0
         assert "usage: fastgan" in shown
+
+
+def test_a_folder_of_files_trains_resumes_and_says_what_it_left_out(fastgan, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(20):
+        path = tmp_path / "set" / f"class{number % 2}" / f"{number}.{'png' if number % 3 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "set/class0/broken.jpg").write_bytes(b"x")
+    settings = [*TINY, "data.source=folder", f"data.path={tmp_path / 'set'}", "data.on_bad_image=skip", "data.crop=random"]
+    settings += ["data.channels=3", "data.flip=true", "training.batch_size=32"]
+    run = tmp_path / "run"
+    code, shown, said = fastgan("train", "--run-dir", run, "--steps", 2, "--set", *settings)
+    assert code == 0, said
+    assert "1 of 21 images do not decode and are skipped: class0/broken.jpg" in shown
+    assert "there are 20 images, fewer than a batch of 32" in shown
+    (tmp_path / "set/class0/broken.jpg").unlink()  # the same good images: the same data set
+    code, _, said = fastgan("train", "--run-dir", run, "--resume", "--steps", 4, "--set", "data.threads=2")
+    assert code == 0, said
+    (tmp_path / "set/class0/0.jpg").unlink()
+    code, _, said = fastgan("train", "--run-dir", run, "--resume", "--steps", 6)
+    assert code == 2
+    assert "other data" in said

@@ -1,0 +1,201 @@
+"""Images/s of our stream against torchvision's loaders, with the same work: `python -m bench.data`.
+
+    ours           fastgan.data.Stream over a folder: of each file only the crop is decoded
+    pil            ImageFolder + DataLoader: PIL decodes, transforms crop, flip and scale
+    decode_jpeg    the same, decoded by torchvision.io.decode_jpeg, transformed as uint8 tensors
+
+Each shows random squares whose area is uniform in [min_area, 1] of the largest one's, resized with antialiasing, flipped at
+random, as float32 batches in [-1, 1]; each has as many workers or threads, reading ahead as far as it does by default.
+cold: a first epoch, its start included, after the files have left the page cache (asked of the system, which may keep them).
+warm: the following epoch.
+The loaders take turns, pass after pass; medians are shown. Our files' scan comes before all of it, and is timed alone.
+"""
+
+import json as formats
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import decode_jpeg, read_file
+from torchvision.transforms import InterpolationMode, v2
+
+from fastgan.data import Source, Stream, open_source
+
+_OUT = Console(highlight=False)
+_HEIGHTS, _WIDTHS = (480, 521), (380, 421)  # about 400x500
+_PARTS = 20  # images cut from one field of noise, which takes longer to make than a JPEG to write
+
+Epoch = Callable[[], int]
+"""Goes through the images once; how many there were."""
+
+
+def main(
+    images: int = 2000,
+    resolution: int = 128,
+    batch_size: int = 64,
+    workers: int = 2,
+    min_area: float = 0.1,
+    passes: int = 3,
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+) -> None:
+    """Compare the loaders.
+
+    Args:
+        images: JPEGs to make, in a temporary folder.
+        resolution: Side of the crops.
+        batch_size: Images of a batch.
+        workers: Processes of a DataLoader, threads of our stream.
+        min_area: Smallest area of a crop, as a share of the largest square's.
+        passes: Turns of each loader.
+        json: Write the result here as one JSON object.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastgan-bench-") as folder:
+        size = make_images(Path(folder), images)
+        begun = time.perf_counter()
+        source = open_source("folder", folder, quiet=True)
+        scanning = images / (time.perf_counter() - begun)
+        rates = compare(Path(folder), source, resolution, batch_size, workers, min_area, passes)
+    result = {
+        "images": images,
+        "mean_file_bytes": round(size),
+        "resolution": resolution,
+        "batch_size": batch_size,
+        "workers": workers,
+        "min_area": min_area,
+        "cores": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "scan_images_per_second": scanning,
+        "images_per_second": rates,
+        "ratio": {
+            state: {other: statistics.median(rates["ours"][state]) / statistics.median(rates[other][state]) for other in rates}
+            for state in ("cold", "warm")
+        },
+    }
+    show(result)
+    if json is not None:
+        json.write_text(formats.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def compare(
+    folder: Path, source: Source, resolution: int, batch_size: int, workers: int, min_area: float, passes: int
+) -> dict[str, dict[str, list[float]]]:
+    """Images/s of every pass: loader -> "cold" or "warm" -> one number a pass."""
+    openers = {
+        "ours": lambda: our_epochs(source, resolution, batch_size, workers, min_area),
+        "pil": lambda: torchvision_epochs(folder, source, resolution, batch_size, workers, min_area, tensors=False),
+        "decode_jpeg": lambda: torchvision_epochs(folder, source, resolution, batch_size, workers, min_area, tensors=True),
+    }
+    rates = {name: {"cold": [], "warm": []} for name in openers}
+    for number in range(passes):
+        names = list(openers)
+        for name in names[number % 3 :] + names[: number % 3]:
+            forget(folder)
+            begun = time.perf_counter()
+            with closing(openers[name]()) as epochs:
+                for state in ("cold", "warm"):
+                    count = next(epochs)
+                    now = time.perf_counter()
+                    rates[name][state].append(count / (now - begun))
+                    begun = now
+    return rates
+
+
+def our_epochs(source: Source, resolution: int, batch_size: int, workers: int, min_area: float) -> Iterator[int]:
+    """Counts of images, epoch after epoch."""
+    settings = {"resolution": resolution, "channels": 3, "batch_size": batch_size, "threads": workers, "seed": 0}
+    with closing(Stream(source, **settings, crop="random", min_area=min_area, filter="linear", flip=True)) as stream:
+        while True:
+            yield sum(len(next(stream)["images"]) for _ in range(-(-len(source) // batch_size)))
+
+
+def torchvision_epochs(
+    folder: Path, source: Source, resolution: int, batch_size: int, workers: int, min_area: float, tensors: bool
+) -> Iterator[int]:
+    """Counts of images, epoch after epoch."""
+    # RandomResizedCrop takes shares of the whole image; ours are of its largest square.
+    square = float(np.median(source.sizes.min(axis=1) / source.sizes.max(axis=1)))
+    crop = v2.RandomResizedCrop(
+        resolution, scale=(min_area * square, square), ratio=(1, 1), interpolation=InterpolationMode.BILINEAR, antialias=True
+    )
+    scaled = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+    transform = v2.Compose([crop, v2.RandomHorizontalFlip(), *([] if tensors else [v2.ToImage()]), *scaled])
+    images = ImageFolder(str(folder), transform, **({"loader": _decoded} if tensors else {}))
+    loader = DataLoader(images, batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
+    while True:
+        yield sum(len(batch) for batch, _ in loader)
+
+
+def _decoded(path: str) -> Tensor:
+    return decode_jpeg(read_file(path))
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to drop the files from memory."""
+    for path in folder.rglob("*.jpg"):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
+
+
+def make_images(folder: Path, count: int) -> float:
+    """Write JPEGs into ten class folders; the mean size of a file in bytes.
+
+    Parts of fields of smoothed noise, each octave 0.75 times as strong as the one below it: 45 kB at quality 90, as photographs
+    of this size take.
+    """
+    random, sizes = np.random.default_rng(0), []
+    for number in range(count):
+        if number % _PARTS == 0:
+            field = _field(random)
+        height, width = random.integers(*_HEIGHTS), random.integers(*_WIDTHS)
+        top, left = random.integers(0, len(field) - height), random.integers(0, len(field) - width)
+        path = folder / f"class{number % 10}" / f"{number:06d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(field[top : top + height, left : left + width]).save(path, quality=90)
+        sizes.append(path.stat().st_size)
+    return statistics.mean(sizes)
+
+
+def _field(random: np.random.Generator) -> np.ndarray:
+    pixels, strength = random.random((8, 8, 3), dtype=np.float32), 1.0
+    while len(pixels) < 1024:
+        side, planes = 2 * len(pixels), np.moveaxis(pixels, 2, 0)
+        smooth = [Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC) for plane in planes]
+        strength *= 0.75
+        pixels = np.stack(smooth, axis=2) + strength * random.random((side, side, 3), dtype=np.float32)
+    low, high = pixels.min(), pixels.max()
+    return ((pixels - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def show(result: dict) -> None:
+    """Print the medians and ratios."""
+    table = Table("images/s", "cold", "warm", "ours / it, cold", "ours / it, warm", box=None)
+    for name, rates in result["images_per_second"].items():
+        medians = [f"{statistics.median(rates[state]):.0f}" for state in ("cold", "warm")]
+        table.add_row(name, *medians, *(f"{result['ratio'][state][name]:.2f}" for state in ("cold", "warm")))
+    _OUT.print(
+        f"{result['images']} JPEGs of {result['mean_file_bytes'] / 1000:.0f} kB to {result['resolution']}x"
+        f"{result['resolution']}, {result['workers']} workers on {result['cores']} cores; "
+        f"the scan went at {result['scan_images_per_second']:.0f} images/s"
+    )
+    _OUT.print(table)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,73 @@
+"""What Pillow makes of a file: its size, whether DALI shows it right, and its pixels."""
+
+import numpy as np
+import pytest
+from pictures import damaged, encoded, every_kind, smooth, turned
+from PIL import Image
+
+from fastgan.data import picture
+
+KINDS = every_kind()
+THROUGH_PILLOW = {
+    "rgba.png", "holed.png", "alpha.webp", "mirrored.png", "upside-down.png", "lying.jpg", "lying.webp"
+}  # fmt: skip
+
+
+def pixels_of(pnm):
+    magic, size, top, data = pnm.split(b"\n", 3)
+    width, height = map(int, size.split())
+    assert top == b"255"
+    return np.frombuffer(data, np.uint8).reshape(height, width, {b"P5": 1, b"P6": 3}[magic])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_shows_what_it_should(name):
+    content, expected, tolerance = KINDS[name]
+    found = picture.inspect(content)
+    assert (found.height, found.width) == expected.shape[:2]
+    assert found.grey == (name.startswith(("grey", "bilevel")))
+    assert found.plain == (name not in THROUGH_PILLOW)
+    shown = pixels_of(picture.to_pnm(content, grey=False))
+    assert np.abs(shown.astype(int) - expected).max() <= tolerance
+    if found.grey:
+        assert np.array_equal(pixels_of(picture.to_pnm(content, grey=True)), shown[..., :1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation):
+    upright = smooth(20, 31, 3)
+    undo = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright, 1), 7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    content = encoded(np.ascontiguousarray(undo), "PNG", exif=turned(orientation))
+    assert np.array_equal(pixels_of(picture.to_pnm(content, grey=False)), upright)
+    found = picture.inspect(content)
+    assert (found.height, found.width, found.plain) == (20, 31, orientation == 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_an_orientation_that_does_not_exist_is_none(orientation):
+    content = encoded(smooth(20, 31, 3), "JPEG", exif=turned(orientation))
+    assert picture.inspect(content) == picture.Picture(20, 31, grey=False, plain=True)
+
+
+def test_16_bit_grey_that_is_turned_is_scaled_to_8():
+    image = Image.fromarray(257 * np.arange(12, dtype=np.uint16).reshape(3, 4) + 100)
+    shown = pixels_of(picture.to_pnm(encoded(image, "PNG", exif=turned(3)), grey=True))
+    assert np.array_equal(shown[..., 0], np.arange(12).reshape(3, 4)[::-1, ::-1])
+
+
+def test_a_png_without_its_end_goes_through_pillow():
+    pixels = smooth(20, 31, 3)
+    content = encoded(pixels, "PNG")[:-12]
+    assert picture.inspect(content) == picture.Picture(20, 31, grey=False, plain=False)
+    assert np.array_equal(pixels_of(picture.to_pnm(content, grey=False)), pixels)
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".webp", ".bmp"])
+@pytest.mark.parametrize("way", ["empty", "cut", "text", "header alone"])
+def test_what_does_not_decode_raises(kind, way):
+    with pytest.raises(Exception):  # noqa: B017, PT011 - of many types
+        picture.inspect(damaged(kind)[way])
