@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from fastgan.kernels import ahead_of_time
 from fastgan.kernels.ahead_of_time import compile_cases, compile_catalog, compile_kernel
 from fastgan.kernels.catalog import CATALOG
