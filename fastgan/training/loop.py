@@ -105,7 +105,9 @@ def train(
     session = build_session(config, source)
     folder.create()
     with folder.locked():
-        if not resume and folder.holds_run():
+        if resume:
+            _check_resumable(folder, config)  # once more: another process may have finished it before the lock was ours
+        elif folder.holds_run():
             raise UserError(_occupied(folder))
         with cpu_threads(config.training.threads):
             _train(config, folder, source, session, notes, resume, quiet)
@@ -138,7 +140,7 @@ def _train(
         while not (done or stopped):
             session.play_round()
             log.advance(session.round)
-            done, stopped = session.round == training.steps, interrupt.requested
+            done, stopped = session.round >= training.steps, interrupt.requested
             if done or session.round % training.log_every == 0:
                 _check_finite(session, folder)
                 metrics = session.read_tally()
@@ -155,8 +157,8 @@ def _train(
                 log.sync()
                 checkpoint.save(folder.checkpoints, _state(config, session, guard), training.keep_checkpoints)
         if stopped and not done:
-            resume = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
-            log.say(f"stopped after round {session.round}; to go on: {resume}")
+            command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
+            log.say(f"stopped after round {session.round}; to go on: {command}")
     session.stream.close()
 
 
