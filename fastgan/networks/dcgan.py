@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import LinearMap, check_side, flat, up
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, check_side, flat, up
 
 
 class Generator(nn.Module):
@@ -33,7 +33,7 @@ class Generator(nn.Module):
             *up(16 * width, 8 * width),
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),
-            nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1, bias=False),
+            ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
 
@@ -81,4 +81,4 @@ def start_as_transposed(linear: LinearMap) -> None:
 
 
 def _down(before: int, after: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 5, stride=2, padding=2, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    return [Conv2d(before, after, 5, stride=2, padding=2, bias=False), nn.LeakyReLU(0.2, inplace=True)]

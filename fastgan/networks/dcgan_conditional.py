@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from fastgan.config import Config
 from fastgan.networks.dcgan import start_as_transposed
-from fastgan.networks.layers import LinearMap, check_side, flat, up
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, check_side, flat, up
 
 
 class Generator(nn.Module):
@@ -38,7 +38,7 @@ class Generator(nn.Module):
             nn.ReLU(inplace=True),
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),
-            nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
+            ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
             nn.Tanh(),
         )
 
@@ -60,7 +60,7 @@ class Discriminator(nn.Module):
         _check(side, classes)
         self.classes = classes
         self.main = nn.Sequential(
-            nn.Conv2d(channels + classes, 2 * width, 4, stride=2, padding=1),
+            Conv2d(channels + classes, 2 * width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
             *_down(2 * width, 4 * width),
             *_down(4 * width, 8 * width),
@@ -82,7 +82,7 @@ def pair(config: Config) -> tuple[Generator, Discriminator]:
 
 
 def _down(before: int, after: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)
+    convolution = Conv2d(before, after, 4, stride=2, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
 
 

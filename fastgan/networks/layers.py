@@ -13,7 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastgan.kernels.convolution import conv2d, conv_transpose2d
+
 STARTING_ITERATIONS = 15
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` of square kernels without groups and dilation, through `kernels.convolution`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution with another weight of this shape."""
+        return conv2d(x, weight, self.bias, self.stride[0], self.padding[0])
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` likewise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_transpose2d(x, self.weight, self.bias, self.stride[0], self.padding[0])
 
 
 class LinearMap(nn.Linear):
@@ -35,7 +55,7 @@ def flat(x: Tensor) -> Tensor:
 
 def up(before: int, after: int) -> list[nn.Module]:
     """Doubles a map's side: 4x4 stride-2 transposed convolution, batch norm, ReLU. No bias: the norm would take it away."""
-    convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+    convolution = ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
 
@@ -109,15 +129,15 @@ class _SpectralNorm(nn.Module):
         return self.__dict__ | {"_kept": None}
 
 
-class SNConv2d(_SpectralNorm, nn.Conv2d):
-    """`torch.nn.Conv2d` with a spectrally normalised weight."""
+class SNConv2d(_SpectralNorm, Conv2d):
+    """`Conv2d` with a spectrally normalised weight."""
 
     def __init__(self, *args, eps: float = 1e-12, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._begin(eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.normalised_weight(), self.bias)
+        return self.convolve(x, self.normalised_weight())
 
 
 class SNLinear(_SpectralNorm, nn.Linear):

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import STARTING_ITERATIONS, LinearMap, SNConv2d, SNLinear, iterate_spectral_norms, xavier
+from fastgan.networks.layers import STARTING_ITERATIONS, Conv2d, LinearMap, SNConv2d, SNLinear, iterate_spectral_norms, xavier
 
 GENERATOR = {32: (4, 4, 4, 4), 48: (8, 4, 2, 1)}
 """Side -> channels of the first map and of each block, in widths."""
@@ -52,9 +52,7 @@ class Generator(nn.Module):
         self.linear = LinearMap(dim, start, side // 8)
         self.blocks = nn.Sequential(*map(UpBlock, (start, *blocks), blocks))
         last = blocks[-1]
-        self.image = nn.Sequential(
-            nn.BatchNorm2d(last), nn.ReLU(inplace=True), nn.Conv2d(last, channels, 3, padding=1), nn.Tanh()
-        )
+        self.image = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU(inplace=True), Conv2d(last, channels, 3, padding=1), nn.Tanh())
         if spectral:
             _initialise(self)
 
@@ -75,7 +73,7 @@ class Discriminator(nn.Module):
     def __init__(self, side: int, channels: int, width: int, spectral: bool) -> None:
         super().__init__()
         _check(side)
-        convolution = SNConv2d if spectral else nn.Conv2d
+        convolution = SNConv2d if spectral else Conv2d
         blocks, before = [], channels
         for widths, halve in DISCRIMINATOR[side]:
             blocks.append(DownBlock(before, widths * width, convolution, halve, first=not blocks))
@@ -100,12 +98,12 @@ class UpBlock(nn.Module):
             nn.BatchNorm2d(before),
             nn.ReLU(inplace=True),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            Conv2d(before, after, 3, padding=1, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(inplace=True),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            Conv2d(after, after, 3, padding=1, bias=False),
         )
-        self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.Upsample(scale_factor=2))
+        self.shortcut = nn.Sequential(Conv2d(before, after, 1, bias=False), nn.Upsample(scale_factor=2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.main(x) + self.shortcut(x)
@@ -114,7 +112,7 @@ class UpBlock(nn.Module):
 class DownBlock(nn.Module):
     """(B, before, h, w) -> (B, after, h, w), or (B, after, h/2, w/2) where it halves the side."""
 
-    def __init__(self, before: int, after: int, convolution: type[nn.Conv2d], halve: bool, first: bool) -> None:
+    def __init__(self, before: int, after: int, convolution: type[Conv2d], halve: bool, first: bool) -> None:
         super().__init__()
         pool = [nn.AvgPool2d(2)] if halve else []
         self.main = nn.Sequential(

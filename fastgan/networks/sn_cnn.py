@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastgan.config import Config
 from fastgan.networks.layers import (
     STARTING_ITERATIONS,
+    Conv2d,
     LinearMap,
     SNConv2d,
     SNLinear,
@@ -44,7 +45,7 @@ class Generator(nn.Module):
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),
             *up(2 * width, width),
-            nn.Conv2d(width, channels, 3, padding=1, bias=False),
+            Conv2d(width, channels, 3, padding=1, bias=False),
             nn.Tanh(),
         )
         xavier(self)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import LinearMap, check_side, flat, up
+from fastgan.networks.layers import Conv2d, LinearMap, check_side, flat, up
 from fastgan.networks.sn_cnn import LAYERS
 
 
@@ -33,7 +33,7 @@ class Generator(nn.Module):
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),
             *up(2 * width, width),
-            nn.Conv2d(width, channels, 3, padding=1),
+            Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
         )
 
@@ -53,7 +53,7 @@ class Discriminator(nn.Module):
         check_side(side, 8, "WGAN cnn")
         layers, before = [], channels
         for widths, kernel, stride in LAYERS:
-            layers += [nn.Conv2d(before, widths * width, kernel, stride, padding=1), nn.LeakyReLU(0.1, inplace=True)]
+            layers += [Conv2d(before, widths * width, kernel, stride, padding=1), nn.LeakyReLU(0.1, inplace=True)]
             before = widths * width
         self.main = nn.Sequential(*layers)
         self.linear = nn.Linear(before * (side // 8) ** 2, 1)

@@ -1,0 +1,159 @@
+"""Convolution and its adjoints by each way, against torch's and against the definition of an adjoint."""
+
+import pytest
+import torch
+from fastgan.kernels import convolution
+from fastgan.kernels.convolution import blocks_convolve, conv2d, conv_transpose2d, product_convolve, product_correlate
+from torch.nn import functional
+
+GEOMETRIES = [  # batch, channels in and out, sides, kernel, stride, padding
+    (2, 3, 4, (6, 6), 3, 1, 1),
+    (3, 2, 5, (7, 4), 4, 2, 1),
+    (1, 4, 1, (5, 8), 5, 2, 2),
+    (2, 1, 2, (3, 3), 3, 1, 0),
+    (2, 3, 2, (9, 7), 2, 3, 1),
+]
+
+
+@pytest.fixture
+def by_product(monkeypatch):
+    """Everything goes by matrix products."""
+    monkeypatch.setattr(convolution, "_by_product", lambda *args: True)
+    monkeypatch.setattr(convolution, "_by_blocks", lambda *args: False)
+
+
+@pytest.fixture
+def by_blocks(monkeypatch):
+    """3x3 convolutions onto one or two channels from four or more go by blocks."""
+    monkeypatch.setattr(convolution, "FEW_CHANNELS", 2)
+    monkeypatch.setattr(convolution, "MANY_CHANNELS", 4)
+
+
+def tensors(batch, before, after, sides, kernel, dtype=torch.float64):
+    torch.manual_seed(0)
+    x = torch.randn(batch, before, *sides, dtype=dtype, requires_grad=True)
+    return x, torch.randn(after, before, kernel, kernel, dtype=dtype, requires_grad=True)
+
+
+def same(ours, theirs, inputs):
+    """Equal in value, and in the gradients of a sum with random weights; gradients of gradients by gradgradcheck."""
+    ours, theirs = ours(*inputs), theirs(*inputs)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(theirs)
+    for mine, other in zip(*(torch.autograd.grad(y, inputs, weights) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_products_are_convolutions(by_product, geometry, layout):
+    *shapes, stride, padding = geometry
+    x, w = (t.detach().contiguous(memory_format=layout).requires_grad_() for t in tensors(*shapes))
+    same(lambda x, w: conv2d(x, w, None, stride, padding), lambda x, w: functional.conv2d(x, w, None, stride, padding), (x, w))
+    y = torch.randn_like(functional.conv2d(x, w, None, stride, padding)).requires_grad_()
+    transposed = lambda f: lambda y, w: f(y, w, None, stride, padding)  # noqa: E731
+    same(transposed(conv_transpose2d), transposed(functional.conv_transpose2d), (y, w))
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 2), (4, 1), (1, 4), (2, 6)])
+@pytest.mark.parametrize("sides", [(2, 2), (6, 4)])
+def test_blocks_are_convolutions(by_blocks, before, after, sides):
+    x, w = tensors(3, before, after, sides, 3)
+    same(lambda x, w: conv2d(x, w, None, 1, 1), lambda x, w: functional.conv2d(x, w, None, 1, 1), (x, w))
+    y = torch.randn_like(functional.conv2d(x, w, None, 1, 1)).requires_grad_()
+    same(lambda y, w: conv_transpose2d(y, w, None, 1, 1), lambda y, w: functional.conv_transpose2d(y, w, None, 1, 1), (y, w))
+
+
+def second_order_is_right():
+    x, w = tensors(2, 4, 2, (4, 4), 3)
+    assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 1, 1), (x, w))
+    assert torch.autograd.gradgradcheck(lambda y, w: conv_transpose2d(y, w.transpose(0, 1), None, 1, 1), (x, w))
+
+
+def test_gradients_of_gradients_by_product(by_product):
+    second_order_is_right()
+    x, w = tensors(2, 2, 3, (6, 4), 4)
+    assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 2, 1), (x, w))
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.autograd.grad(conv2d(x, w, None, 2, 1).square().sum(), x, create_graph=True), (x, w)
+    )
+
+
+def test_gradients_of_gradients_by_blocks(by_blocks):
+    second_order_is_right()
+
+
+def test_torchs_adjoint_reaches_every_pixel_of_an_input_that_the_stride_does_not_divide(by_product):
+    x, w = tensors(2, 2, 3, (8, 7), 4)
+    same(lambda x, w: conv2d(x, w, None, 3, 1), lambda x, w: functional.conv2d(x, w, None, 3, 1), (x, w))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_half_precision_under_autocast(bias):
+    """Published shapes that go by product and by blocks: within a rounding of bf16's 8 bits of the float64 result."""
+    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 3, 8, 3, 1)):
+        x, w = (t.detach().float().requires_grad_() for t in tensors(2, before, after, (side, side), kernel))
+        b = torch.randn(after, requires_grad=True) if bias else None
+        with torch.autocast("cpu", torch.bfloat16):
+            y = conv2d(x, w, b, stride, 1)
+        assert y.dtype == torch.bfloat16
+        exact = functional.conv2d(x.double(), w.double(), None if b is None else b.double(), stride, 1)
+        assert (y - exact).abs().max() < 0.01 * exact.abs().max()
+        inputs = (x, w) if b is None else (x, w, b)
+        weights = torch.randn_like(exact)
+        for ours, other in zip(
+            torch.autograd.grad(y, inputs, weights.bfloat16()), torch.autograd.grad(exact, inputs, weights), strict=True
+        ):
+            assert ours.dtype == torch.float32
+            assert (ours - other).abs().max() < 0.015 * other.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("expected", "dtype", "before", "after", "side", "kernel", "stride"),
+    [
+        (True, torch.bfloat16, 256, 256, 8, 4, 2),
+        (True, torch.bfloat16, 256, 512, 4, 3, 1),
+        (True, torch.bfloat16, 128, 256, 16, 4, 2),
+        (False, torch.bfloat16, 256, 256, 32, 4, 2),
+        (False, torch.bfloat16, 64, 128, 8, 4, 2),
+        (False, torch.float32, 256, 256, 8, 4, 2),
+        (True, torch.float32, 64, 3, 32, 3, 1),
+        (True, torch.bfloat16, 3, 64, 32, 3, 1),
+        (False, torch.float32, 64, 3, 31, 3, 1),
+        (False, torch.float32, 16, 1, 32, 3, 1),
+        (False, torch.float32, 64, 3, 32, 4, 2),
+    ],
+)
+def test_which_way_is_taken(expected, dtype, before, after, side, kernel, stride):
+    """By product: bf16, wide, onto small maps. By blocks: 3x3 between few channels and many, even sides."""
+    x, w = torch.empty(1, before, side, side, dtype=dtype), torch.empty(after, before, kernel, kernel, dtype=dtype)
+    small = (side + 2 - kernel) // stride + 1
+    assert convolution._has_own_way(x, w, dtype, (small, small), (side, side), stride, 1) is expected
+
+
+def test_an_empty_batch_goes_through():
+    x, w = torch.randn(0, 64, 8, 8, requires_grad=True), torch.randn(3, 64, 3, 3, requires_grad=True)
+    y = conv2d(x, w, None, 1, 1)
+    assert y.shape == (0, 3, 8, 8)
+    assert [g.shape for g in torch.autograd.grad(y.sum(), (x, w))] == [x.shape, w.shape]
+
+
+def test_results_lie_channels_last_and_may_be_changed_in_place():
+    x = torch.randn(2, 128, 8, 8).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(256, 128, 4, 4).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+    y = conv2d(x, w, None, 2, 1)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    functional.leaky_relu_(y, 0.1).sum().backward()
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    assert w.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("function", [product_convolve, product_correlate, blocks_convolve])
+def test_ways_leave_their_inputs_alone(function):
+    x, w = (t.detach() for t in tensors(2, 3, 2, (4, 4), 3))
+    second = w if function is not product_correlate else torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    before = x.clone(), second.clone()
+    arguments = () if function is blocks_convolve else (3, 1, 1) if function is product_correlate else (1, 1)
+    function(x, second, *arguments)
+    assert torch.equal(x, before[0])
+    assert torch.equal(second, before[1])
