@@ -1,73 +1,169 @@
-"""The step as the published scripts write it, to measure against: plain eager PyTorch.
+"""A round as the published scripts write it, to measure against: plain eager PyTorch.
 
 Written from the description of AdvLatGAN's training script, not from its text: `backward()` fills every `.grad`, in refinement
-and in the generator's step too; real and generated images are judged in two passes; NCHW, fp32; spectral norm iterates in
-every forward.
+and in the generator's step too; real and generated images are judged in two passes; NCHW, fp32; torch's own layers, whose
+spectral norm iterates in every forward.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
-from fastgan.config import Config
+from fastgan.checked import UserError
+from fastgan.config import Adam, Config
+from fastgan.networks import build
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNConv2d, SNLinear
 from fastgan.objectives import OBJECTIVES
+from fastgan.terms import R1, Term, WganGP
 
 
-class EagerStep:
-    """One round of AdvLatGAN-qua on the SN "cnn" pair of `config`, terms left out."""
+class EagerRound:
+    """One round of `config`, AdvLatGAN-qua included.
+
+    Raises:
+        UserError: `config` has a term that nobody wrote down here.
+    """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        side, channels, width = config.data.resolution, config.data.channels, config.network.width
-        self.generator = _generator(config.latent.dim, side, channels, width)
-        self.discriminator = _discriminator(side, channels, width)
-        self.objective = OBJECTIVES[config.objective]
-        self.optimisers = [
-            torch.optim.Adam(network.parameters(), lr=settings.rate, betas=settings.betas)
+        if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
+            raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
+        self.config, self.objective = config, OBJECTIVES[config.objective]
+        self.generator, self.discriminator = map(plain, build(config))
+        self.optimisers = {
+            network: _adam(network, settings)
             for network, settings in ((self.generator, config.generator), (self.discriminator, config.discriminator))
-        ]
+        }
+        self.rounds = 0
+        self._fake: tuple[Tensor, Tensor | None]
 
-    def __call__(self, real: Tensor) -> None:
-        """Refine, step D, step G."""
-        latent, (of_generator, of_discriminator) = self.config.latent, self.optimisers
-        z = torch.randn(len(real), latent.dim)
-        for _ in range(latent.refine_steps):
+    def __call__(self, real: Tensor, real_labels: Tensor) -> None:
+        """D, n_dis times; lazy terms; G."""
+        labels = real_labels if self.config.network.classes else None
+        terms = self.config.terms.values()
+        for turn in range(self.config.training.n_dis):
+            if not (self.config.latent.reuse and turn):
+                self._fake = self._imagine(len(real))
+            self._discriminate(real, labels, [term for term in terms if term.every == 1])
+        if lazy := [term for term in terms if term.every > 1 and self.rounds % term.every == 0]:
+            self._step(self.discriminator, sum(term.every * self._penalty(term, real, labels) for term in lazy))
+        z, labels = self._latents(self.config.training.generator_batch * len(real))
+        loss = self.objective.per_score(_ask(self.discriminator, _ask(self.generator, z, labels), labels)).mean()
+        self._step(self.generator, loss)
+        self.rounds += 1
+
+    def _discriminate(self, real: Tensor, labels: Tensor | None, terms: list[Term]) -> None:
+        fake, fake_labels = self._fake
+        scores = _ask(self.discriminator, real, labels), _ask(self.discriminator, fake, fake_labels)
+        loss = self.objective.discriminator(*scores)
+        for term in terms:
+            loss = loss + self._penalty(term, real, labels)
+        self._step(self.discriminator, loss)
+
+    def _penalty(self, term: Term, real: Tensor, labels: Tensor | None) -> Tensor:
+        return PENALTIES[type(term)](term, self.discriminator, real, labels, self._fake[0])
+
+    def _imagine(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Images of refined latents, and their labels."""
+        z, labels = self._latents(count)
+        for _ in range(self.config.latent.refine_steps):
             self._clear()
             z = z.detach().requires_grad_()
-            self.objective.per_score(self.discriminator(self.generator(z))).mean().backward()
-            z = z - latent.step_size * z.grad.sign()
+            self.objective.per_score(_ask(self.discriminator, _ask(self.generator, z, labels), labels)).mean().backward()
+            z = z - self.config.latent.step_size * z.grad.sign()
         with torch.no_grad():
-            fake = self.generator(z)
-        loss = self.objective.discriminator(self.discriminator(real), self.discriminator(fake))
-        self._clear()
-        loss.backward()
-        of_discriminator.step()
+            return _ask(self.generator, z, labels), labels
 
-        z = torch.randn(self.config.training.generator_batch * len(real), latent.dim)
-        loss = self.objective.per_score(self.discriminator(self.generator(z))).mean()
+    def _latents(self, count: int) -> tuple[Tensor, Tensor | None]:
+        classes = self.config.network.classes
+        return torch.randn(count, self.config.latent.dim), torch.randint(classes, (count,)) if classes else None
+
+    def _step(self, network: nn.Module, loss: Tensor) -> None:
         self._clear()
         loss.backward()
-        of_generator.step()
+        self.optimisers[network].step()
+        if network is self.discriminator and (bound := self.config.discriminator.clip_weights) is not None:
+            for parameter in network.parameters():
+                parameter.data.clamp_(-bound, bound)
 
     def _clear(self) -> None:
-        for optimiser in self.optimisers:
+        for optimiser in self.optimisers.values():
             optimiser.zero_grad()
 
 
-def _generator(dim: int, side: int, channels: int, width: int) -> nn.Sequential:
-    start = side // 8
-    layers: list[nn.Module] = [nn.Linear(dim, 8 * width * start**2), nn.Unflatten(1, (8 * width, start, start))]
-    for before, after in ((8, 4), (4, 2), (2, 1)):
-        layers.append(nn.ConvTranspose2d(before * width, after * width, 4, stride=2, padding=1, bias=False))
-        layers += [nn.BatchNorm2d(after * width), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.Tanh())
+def plain(network: nn.Module) -> nn.Module:
+    """`network`, changed in place: its layers torch's own, its weights NCHW; the weights of linear layers keep our order."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) in _PLAIN:
+                setattr(parent, name, _PLAIN[type(layer)](layer))
+    return network.to(memory_format=torch.contiguous_format)
 
 
-def _discriminator(side: int, channels: int, width: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    before = channels
-    for multiple, kernel, stride in ((1, 3, 1), (1, 4, 2), (2, 3, 1), (2, 4, 2), (4, 3, 1), (4, 4, 2), (8, 3, 1)):
-        convolution = nn.Conv2d(before, multiple * width, kernel, stride=stride, padding=1, bias=False)
-        layers += [spectral_norm(convolution), nn.LeakyReLU(0.1, inplace=True)]
-        before = multiple * width
-    return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(before * (side // 8) ** 2, 1, bias=False)))
+class _LinearMap(nn.Linear):
+    """As `LinearMap`, channels first."""
+
+    def __init__(self, ours: LinearMap) -> None:
+        super().__init__(ours.in_features, ours.out_features, ours.bias is not None)
+        height, width, self.channels = ours.map
+        self.sides = height, width
+        with torch.no_grad():
+            for mine, other in zip(self.parameters(), ours.parameters(), strict=True):
+                mine.copy_(other.unflatten(0, ours.map).movedim(2, 0).flatten(0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).unflatten(1, (self.channels, *self.sides))
+
+
+def _convolution(kind: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
+    def change(ours: nn.Module) -> nn.Module:
+        sides = ours.in_channels, ours.out_channels, ours.kernel_size, ours.stride, ours.padding
+        return _with_parameters(kind(*sides, bias=ours.bias is not None), ours)
+
+    return change
+
+
+def _linear(ours: nn.Linear) -> nn.Linear:
+    return _with_parameters(nn.Linear(ours.in_features, ours.out_features, ours.bias is not None), ours)
+
+
+def _with_parameters(layer: nn.Module, ours: nn.Module) -> nn.Module:
+    layer.load_state_dict(dict(ours.named_parameters()))
+    return layer
+
+
+_PLAIN = {
+    Conv2d: _convolution(nn.Conv2d),
+    ConvTranspose2d: _convolution(nn.ConvTranspose2d),
+    LinearMap: _LinearMap,
+    SNConv2d: lambda ours: spectral_norm(_convolution(nn.Conv2d)(ours)),
+    SNLinear: lambda ours: spectral_norm(_linear(ours)),
+}
+
+
+def _r1(term: R1, discriminator: nn.Module, real: Tensor, labels: Tensor | None, fake: Tensor) -> Tensor:
+    return term.gamma / 2 * _slope(discriminator, real.clone(), labels).square().flatten(1).sum(1).mean()
+
+
+def _wgan_gp(term: WganGP, discriminator: nn.Module, real: Tensor, labels: Tensor | None, fake: Tensor) -> Tensor:
+    share = torch.rand(len(real), *[1] * (real.dim() - 1))
+    norm = _slope(discriminator, share * real + (1 - share) * fake, labels).flatten(1).norm(dim=1)
+    return term.weight * (norm - term.target).square().mean()
+
+
+def _slope(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+    images.requires_grad_()
+    return torch.autograd.grad(_ask(discriminator, images, labels).sum(), images, create_graph=True)[0]
+
+
+PENALTIES = {R1: _r1, WganGP: _wgan_gp}
+
+
+def _ask(network: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    return network(x) if labels is None else network(x, labels)
+
+
+def _adam(network: nn.Module, settings: Adam) -> torch.optim.Adam:
+    options = {"lr": settings.rate, "betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+    return torch.optim.Adam(network.parameters(), **options)

@@ -1,18 +1,22 @@
 """A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step`.
 
-Ours, in fp32 and in bf16, and the eager one take turns in one process, so that a machine that slows down slows all of them;
-ratios are taken turn by turn and their median is shown. Beside them: the floating-point work that the round needs, and its
-share of the rate of a large matrix product, measured in the same turns (convolutions and products come from different
-libraries, so in fp32 a share may pass 100 %). Peak memory is that of a process that runs one kind alone.
+Ours, in fp32 and in bf16, and the eager one each have a process of their own, set up as its users' would be (fastgan keeps
+freed memory, `engine.memory`; plain PyTorch does not), and take turns, so that a machine that slows down slows all of them.
+Ratios are taken turn by turn and their median is shown. Beside them: peak memory; the floating-point work that the round needs,
+and its share of the rate of a large matrix product in the same process and turn (convolutions and products come from different
+libraries, so in fp32 a share may pass 100 %); and the share of the time that is not spent in convolutions, from a profile.
 """
 
 import json as formats
+import multiprocessing
+import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,28 +25,35 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.eager import EagerStep
+from bench.eager import EagerRound
 from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config, override
-from fastgan.engine import LocalEngine
+from fastgan.data import DISTRIBUTIONS
+from fastgan.engine import LocalEngine, keep_freed_memory
 from fastgan.networks import build
 from fastgan.presets import preset
+from fastgan.terms import WganGP
 from fastgan.training.session import Session
 
 Kind = Literal["eager", "fp32", "bf16"]
 KINDS: tuple[Kind, ...] = ("eager", "fp32", "bf16")
+DTYPES = {"eager": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
+_CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
+_PROFILED = 5  # rounds of the profile
 
 
 class OneBatch:
     """A stream that hands out the same batch: data is no part of this measurement."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.batch = {"images": images, "labels": torch.zeros(len(images), dtype=torch.int64)}
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.batch = {"images": images, "labels": labels}
 
     def __next__(self) -> dict[str, Tensor]:
         return self.batch
@@ -56,35 +67,25 @@ class OneBatch:
 def main(
     name: Annotated[str, tyro.conf.arg(name="preset")] = "cifar10-sngan-cnn-qua",
     batch_size: int = 64,
-    turns: int = 7,
+    turns: int = 9,
     generator_batch: int | None = None,
-    memory: bool = True,
-    only: Kind | None = None,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None,
 ) -> None:
     """Measure a preset's round on this machine's processor.
 
     Args:
-        name: A preset of the SN cnn family without terms.
+        name: A preset.
         batch_size: Images of a discriminator step.
-        turns: Rounds of each kind that count, after one that does not.
+        turns: Rounds of each kind that count, after two that do not.
         generator_batch: Latents of the generator's step in batches; the preset's own where not given.
-        memory: Measure peak memory too, in processes of their own.
-        only: Run one kind alone and print its peak memory in MiB.
         json: Write the result here.
         plot: Draw the times here.
     """
-    config = _config(name, batch_size, generator_batch)
-    if only is not None:
-        run = _round(config, only, _real(config))
-        for _ in range(3):
-            run()
-        print(_peak_here())
-        return
+    config = override(preset(name), [f"training.batch_size={batch_size}", "training.device=cpu"])
+    if generator_batch is not None:
+        config = override(config, [f"training.generator_batch={generator_batch}"])
     result = measure(config, turns)
-    if memory:
-        result["peak_mib"] = {kind: _peak(kind, name, batch_size, generator_batch) for kind in KINDS}
     _show(result)
     if json is not None:
         json.write_text(formats.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -93,20 +94,22 @@ def main(
 
 
 def measure(config: Config, turns: int) -> dict:
-    """Seconds, ratios and shares of the matrix-product rate, medians over `turns` interleaved turns."""
-    real = _real(config)
-    runs = {kind: _round(config, kind, real) for kind in KINDS}
-    products = {kind: _product(dtype) for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
-    seconds: dict[str, list[float]] = {name: [] for name in (*runs, *(f"product {kind}" for kind in products))}
-    for turn in range(turns + 1):
-        for name, run in (*runs.items(), *((f"product {kind}", product) for kind, product in products.items())):
-            began = time.perf_counter()
-            run()
-            if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - began)
-    flop = needed_flop(config)
-    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seconds[f"product {kind}"]) for kind in products}
+    """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
+    with ExitStack() as stack:
+        workers = {kind: stack.enter_context(Worker(kind, config)) for kind in KINDS}
+        asked = [(kind, what) for kind in KINDS for what in ("round", "product")]
+        seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
+        for turn in range(turns + 2):
+            for kind, what in asked:
+                found = workers[kind].ask(what)
+                if turn >= 2:  # those before warm up
+                    seen[kind, what].append(found)
+        peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
+        outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
+    seconds = {kind: seen[kind, "round"] for kind in KINDS}
     median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
+    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen[kind, "product"]) for kind in KINDS}
+    flop = needed_flop(config)
     return {
         "preset": config.name,
         "batch_size": config.training.batch_size,
@@ -115,24 +118,83 @@ def measure(config: Config, turns: int) -> dict:
         "turns": turns,
         "seconds": median,
         "speedup": {kind: _median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
+        "peak_mib": peaks,
         "needed_gflop": flop / 1e9,
         "product_gflop_per_second": {kind: rate / 1e9 for kind, rate in rates.items()},
-        "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in rates},
+        "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in KINDS},
+        "share_outside_convolutions": outside,
     }
+
+
+class Worker:
+    """A process that plays rounds of one kind, one at a time, when asked."""
+
+    def __init__(self, kind: Kind, config: Config) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_work, args=(theirs, kind, config), daemon=True)
+        self._process.start()
+        theirs.close()  # so that a worker that dies is an end of file here, not a wait
+
+    def ask(self, what: Literal["round", "product", "peak", "outside"]) -> float:
+        """Seconds of a round or of a matrix product, peak MiB so far, the share of time outside convolutions.
+
+        Raises:
+            RuntimeError: the worker has ended.
+        """
+        try:
+            self._connection.send(what)
+            return self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError("a process that was measured has ended; what it printed stands above") from error
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+        self._process.join()
+
+
+def _work(connection: Connection, kind: Kind, config: Config) -> None:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell of the GPU that it does not find
+    if kind != "eager":
+        keep_freed_memory()
+    run = _round(config, kind)
+    answers = {
+        "round": lambda: _seconds(run),
+        "product": lambda: _seconds(_product(DTYPES[kind])),
+        "peak": _peak_here,
+        "outside": lambda: _outside_convolutions(run),
+    }
+    try:
+        while True:
+            connection.send(answers[connection.recv()]())
+    except EOFError:  # nobody asks any more
+        pass
 
 
 def needed_flop(config: Config) -> float:
     """Floating-point work of a round that computes nothing in vain, in convolutions and matrix products.
 
-    With G and D one forward of a batch: refinement 2 (G + D) an iteration (forward, backward to the inputs), images G, D's step
-    2 x 3 D, G's step 3 G + 2 D for each batch of latents.
+    With G and D one forward of a batch: an iteration of refinement 2 (G + D), forward and backward to the inputs; images G; a
+    step of D 2 x 3 D, with R1 3 D more and with WGAN-GP 4 D (a gradient, and the backward through it, of a D that is linear in
+    pieces); G's step 3 G + 2 D for each batch of latents.
     """
-    generator, discriminator = build(config)
-    batch, data = config.training.batch_size, config.data
-    steps, multiple = config.latent.refine_steps, config.training.generator_batch
-    of_generator = _flop(lambda: generator(torch.randn(batch, config.latent.dim)))
-    of_discriminator = _flop(lambda: discriminator(torch.randn(batch, data.channels, data.resolution, data.resolution)))
-    return (2 * steps + 1 + 3 * multiple) * of_generator + (2 * steps + 6 + 2 * multiple) * of_discriminator
+    generator, discriminator = (network.to("meta") for network in build(config))  # where every convolution is torch's
+    batch, training = config.training.batch_size, config.training
+    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
+    z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
+    of_generator, of_discriminator = _flop(generator, z, labels), _flop(discriminator, images, labels)
+    steps, turns = config.latent.refine_steps, training.n_dis
+    imagined = 1 if config.latent.reuse else turns
+    penalties = 0.0
+    for term in config.terms.values():
+        alone = 1 if isinstance(term, WganGP) or term.every > 1 else 0  # R1 of every turn shares the objective's forward
+        penalties += (3 + alone) * (turns if term.every == 1 else 1 / term.every)
+    times_generator = imagined * (2 * steps + 1) + 3 * training.generator_batch
+    times_discriminator = imagined * 2 * steps + 6 * turns + penalties + 2 * training.generator_batch
+    return times_generator * of_generator + times_discriminator * of_discriminator
 
 
 def draw(result: dict, path: Path) -> None:
@@ -154,31 +216,32 @@ def draw(result: dict, path: Path) -> None:
     figure.savefig(path)
 
 
-def _config(name: str, batch_size: int, generator_batch: int | None) -> Config:
-    config = override(preset(name), [f"training.batch_size={batch_size}", "training.device=cpu"])
-    if generator_batch is not None:
-        config = override(config, [f"training.generator_batch={generator_batch}"])
-    if config.network.family != "sn-cnn" or config.terms or config.training.n_dis != 1:
-        raise UserError(f"the eager baseline is of SN cnn presets without terms and with n_dis 1, which {name} is not")
-    return config
-
-
 def _real(config: Config) -> Tensor:
-    side, channels = config.data.resolution, config.data.channels
-    return torch.rand(config.training.batch_size, channels, side, side) * 2 - 1
+    data, batch = config.data, config.training.batch_size
+    if data.source in DISTRIBUTIONS:
+        return torch.rand(batch, 2) * 2 - 1
+    return torch.rand(batch, data.channels, data.resolution, data.resolution) * 2 - 1
 
 
-def _round(config: Config, kind: Kind, real: Tensor) -> Callable[[], None]:
-    return partial(EagerStep(config), real) if kind == "eager" else _session(config, kind, real).play_round
+def _labels(config: Config) -> Tensor:
+    return torch.arange(config.training.batch_size) % max(config.network.classes, 1)
 
 
-def _session(config: Config, precision: str, real: Tensor) -> Session:
+def _round(config: Config, kind: Kind) -> Callable[[], None]:
+    torch.manual_seed(0)
+    real, labels = _real(config), _labels(config)
+    if kind == "eager":
+        return partial(EagerRound(config), real, labels)
+    return _session(config, kind, real, labels).play_round
+
+
+def _session(config: Config, precision: str, real: Tensor, labels: Tensor) -> Session:
     settings = {"generator": config.generator, "discriminator": config.discriminator}
-    images = real.contiguous(memory_format=torch.channels_last)
+    images = real.contiguous(memory_format=torch.channels_last) if real.dim() == 4 else real  # as the stream hands them out
     return Session(
         games.build(config).train(),
-        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision),
-        lambda stage: OneBatch(images),
+        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.main_share(player)),
+        lambda stage: OneBatch(images, labels),
         batch_size=config.training.batch_size,
         half_life=config.training.ema_half_life,
     )
@@ -193,16 +256,34 @@ def _product(dtype: torch.dtype) -> Callable[[], Tensor]:
     return lambda: a @ b
 
 
-def _flop(forward: Callable[[], Tensor]) -> int:
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        forward()
+        network(*(x,) if labels is None else (x, labels))
     return counter.get_total_flops()
 
 
-def _peak(kind: Kind, name: str, batch_size: int, generator_batch: int | None) -> float:
-    command = [sys.executable, "-m", "bench.step", "--preset", name, "--batch-size", str(batch_size), "--only", kind]
-    command += [] if generator_batch is None else ["--generator-batch", str(generator_batch)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def _outside_convolutions(run: Callable[[], None]) -> float:
+    """The share of a round's time that no convolution, forward or backward, takes."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        whole = sum(_seconds(run) for _ in range(_PROFILED))
+    outermost = [event for event in profiler.events() if _is_convolution(event) and not _lies_in_convolution(event)]
+    return 1 - sum(event.cpu_time_total for event in outermost) / 1e6 / whole
+
+
+def _is_convolution(event: FunctionEvent) -> bool:
+    return event.name in _CONVOLUTIONS
+
+
+def _lies_in_convolution(event: FunctionEvent) -> bool:
+    parent = event.cpu_parent
+    return parent is not None and (_is_convolution(parent) or _lies_in_convolution(parent))
 
 
 def _peak_here() -> float:
@@ -212,15 +293,16 @@ def _peak_here() -> float:
 
 
 def _show(result: dict) -> None:
-    table = Table("kind", "s a round", "over eager", "share of product rate", "peak MiB", box=None)
+    table = Table("kind", "s a round", "over eager", "share of product rate", "peak MiB", "outside convolutions", box=None)
     for kind in KINDS:
-        speedup, share, peak = (result.get(key, {}).get(kind) for key in ("speedup", "share_of_product_rate", "peak_mib"))
+        speedup = result["speedup"].get(kind)
         table.add_row(
             kind,
             f"{result['seconds'][kind]:.3f}",
             "" if speedup is None else f"{speedup:.2f}x",
-            "" if share is None else f"{share:.0%}",
-            "" if peak is None else f"{peak:,.0f}",
+            f"{result['share_of_product_rate'][kind]:.0%}",
+            f"{result['peak_mib'][kind]:,.0f}",
+            f"{result['share_outside_convolutions'][kind]:.0%}",
         )
     _OUT.print(table)
     rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in result["product_gflop_per_second"].items())

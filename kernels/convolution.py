@@ -49,7 +49,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
         (B, o, h', w'), h' = (h + 2 padding - k) // stride + 1; in the autocast type where autocast is on. Differentiable to any
         order.
     """
-    dtype = _dtype(x)
+    dtype = working_dtype(x.device.type) or x.dtype
     side = tuple(_outputs(size, weight.shape[2], stride, padding) for size in x.shape[2:])
     if not _has_own_way(x, weight, dtype, side, x.shape[2:], stride, padding):
         return functional.conv2d(x, weight, bias, stride, padding)
@@ -69,12 +69,18 @@ def conv_transpose2d(y: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     Returns:
         (B, c, h, w), h = (h' - 1) stride - 2 padding + k, as `conv2d` says.
     """
-    dtype = _dtype(y)
+    dtype = working_dtype(y.device.type) or y.dtype
     side = tuple((size - 1) * stride - 2 * padding + weight.shape[2] for size in y.shape[2:])
     if not _has_own_way(y, weight, dtype, y.shape[2:], side, stride, padding):
         return functional.conv_transpose2d(y, weight, bias, stride, padding)
     x = _Adjoint.apply(y.to(dtype), weight.to(dtype), side, stride, padding)
     return x if bias is None else x + bias.to(dtype)[:, None, None]
+
+
+def working_dtype(kind: str) -> torch.dtype | None:
+    """What autocast has convolutions on devices of this kind compute in; None where it is off."""
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 class _Convolve(Function):
@@ -175,7 +181,10 @@ def blocks_convolve(x: Tensor, w: Tensor) -> Tensor:
         for column in range(2):
             of_block[:, row, column, row : row + 3, column : column + 3] = taps
     of_block = of_block.view(4 * out, 4, 4, channels).permute(0, 3, 1, 2)
-    return functional.pixel_shuffle(functional.conv2d(x, of_block, None, 2, 1), 2)
+    blocks = functional.conv2d(x, of_block, None, 2, 1).permute(0, 2, 3, 1).unflatten(3, (out, 2, 2))
+    y = torch.empty(len(x), out, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y.permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).copy_(blocks.permute(0, 1, 4, 2, 5, 3))
+    return y
 
 
 def _patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
@@ -211,11 +220,6 @@ def _by_product(what: str, dtype: torch.dtype, weight: Sequence[int], side: Sequ
 def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> bool:
     wide = after <= FEW_CHANNELS < MANY_CHANNELS <= before
     return wide and (kernel, stride, padding) == (3, 1, 1) and not (side[0] % 2 or side[1] % 2)
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:

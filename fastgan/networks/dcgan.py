@@ -8,7 +8,6 @@
 w = 64 is published. Weights start as torch's layers do.
 """
 
-import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
@@ -63,8 +62,7 @@ class Discriminator(nn.Module):
         self.linear = nn.Linear(8 * width * (side // 16) ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return self.linear(flat(x)).squeeze(1).float()
+        return self.linear(flat(self.main(x))).squeeze(1).float()
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:

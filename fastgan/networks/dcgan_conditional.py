@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from fastgan.config import Config
 from fastgan.networks.dcgan import start_as_transposed
-from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, check_side, flat, up
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, as_laid_out, check_side, flat, up
 
 
 class Generator(nn.Module):
@@ -69,9 +69,8 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         maps = one_hot(labels, self.classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        x = torch.cat([x.contiguous(memory_format=torch.channels_last), maps], dim=1)
-        x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return self.linear(flat(x)).squeeze(1).float()
+        x = as_laid_out(torch.cat([x, maps], dim=1), self.main[0].weight)  # cat takes the layout of neither for its own
+        return self.linear(flat(self.main(x))).squeeze(1).float()
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:

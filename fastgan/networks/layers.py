@@ -9,11 +9,13 @@ gradient; sigma is not. Where others iterate in every forward, here a forward mo
 each optimiser step, and between two steps D is one fixed function, however often refinement asks it.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgan.kernels.convolution import conv2d, conv_transpose2d
+from fastgan.kernels.convolution import conv2d, conv_transpose2d, working_dtype
 
 STARTING_ITERATIONS = 15
 
@@ -51,6 +53,12 @@ class LinearMap(nn.Linear):
 def flat(x: Tensor) -> Tensor:
     """(B, C, h, w) maps -> (B, h w C), a view of channels-last memory."""
     return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def as_laid_out(x: Tensor, weight: Tensor) -> Tensor:
+    """`x` in the memory format of `weight`, both of four dimensions."""
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def up(before: int, after: int) -> list[nn.Module]:
@@ -103,10 +111,9 @@ class _SpectralNorm(nn.Module):
     def normalised_weight(self) -> Tensor:
         """W / sigma. In a graph of the weight it is computed anew; for a frozen weight it is kept, in the precision that the
         convolution will ask for, until the weight changes."""
-        kind = self.weight.device.type
         if torch.is_grad_enabled() and self.weight.requires_grad:
             return self._normalise()
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
+        dtype = working_dtype(self.weight.device.type) or self.weight.dtype
         key = (id(self.weight), self.weight._version, dtype)
         if self._kept is None or self._kept[0] != key:
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not enter a graph later
@@ -114,7 +121,9 @@ class _SpectralNorm(nn.Module):
         return self._kept[1]
 
     def _normalise(self) -> Tensor:
-        with torch.autocast(self.weight.device.type, enabled=False):  # sigma in fp32, whatever the convolutions run in
+        kind = self.weight.device.type
+        off = torch.autocast(kind, enabled=False) if working_dtype(kind) else nullcontext()
+        with off:  # sigma in fp32, whatever the convolutions run in
             return self.weight / torch.dot(self.u, self._matrix() @ self.v)
 
     def _apply(self, *args, **kwargs):  # the weight moves to another device or type

@@ -85,8 +85,7 @@ class Discriminator(nn.Module):
             _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x.contiguous(memory_format=torch.channels_last))
-        return self.linear(self.pool(x.relu())).squeeze(1).float()
+        return self.linear(self.pool(self.blocks(x).relu())).squeeze(1).float()
 
 
 class UpBlock(nn.Module):

@@ -8,7 +8,6 @@
 w = 64 is published. Xavier-uniform initialisation.
 """
 
-import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
@@ -74,8 +73,7 @@ class Discriminator(nn.Module):
         iterate_spectral_norms(self, STARTING_ITERATIONS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return single_or_better(self.linear(flat(x)).squeeze(1))
+        return single_or_better(self.linear(flat(self.main(x))).squeeze(1))
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:

@@ -10,7 +10,6 @@ norm would mean nothing (Gulrajani et al. 2017, section 4). The published biases
 gradient is zero.
 """
 
-import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
@@ -59,8 +58,7 @@ class Discriminator(nn.Module):
         self.linear = nn.Linear(before * (side // 8) ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.main(x.contiguous(memory_format=torch.channels_last))
-        return self.linear(flat(x)).squeeze(1).float()
+        return self.linear(flat(self.main(x))).squeeze(1).float()
 
 
 def pair(config: Config) -> tuple[Generator, Discriminator]:

@@ -16,7 +16,7 @@ from fastgan.config import Config
 from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream, review
 from fastgan.data import open_source as open_images
 from fastgan.draw import Draw
-from fastgan.engine import LocalEngine, cpu_threads, rate_factor, resolve_device, resolve_precision
+from fastgan.engine import LocalEngine, cpu_threads, keep_freed_memory, rate_factor, resolve_device, resolve_precision
 from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
 from fastgan.presets import DEFAULT, preset
@@ -85,6 +85,8 @@ def train(
             machine with the same number of threads.
         quiet: print nothing.
 
+    On the CPU this process keeps the memory that it frees from now on (`engine.keep_freed_memory`).
+
     Returns:
         The run, finished, or as far as it came if Ctrl-C or SIGTERM ended it: `run.round < run.config.training.steps`.
 
@@ -100,6 +102,8 @@ def train(
     config = _settled(config)
     if resume:
         _check_resumable(folder, config)
+    if resolve_device(config.training.device).type == "cpu":
+        keep_freed_memory()
     source = open_source(config, quiet)
     notes = _review(config, source)
     session = build_session(config, source)

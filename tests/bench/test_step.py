@@ -2,13 +2,17 @@ import json
 
 import pytest
 import torch
+from fastgan.kernels.convolution import conv2d
 
 from bench import step
-from bench.eager import EagerStep
+from bench.eager import PENALTIES, EagerRound, plain
 from fastgan.checked import UserError
 from fastgan.config import override
-from fastgan.networks.sn_cnn import Discriminator, Generator
+from fastgan.judgement import View, judge
+from fastgan.networks import build
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNLinear
 from fastgan.presets import preset
+from fastgan.terms import R1, Imagined, Scene, WganGP
 
 
 def tiny(**fields):
@@ -26,29 +30,95 @@ def test_needed_work_counted_by_hand(steps, multiple, of_g, of_d):
     assert step.needed_flop(config) == of_g * generator + of_d * discriminator
 
 
-def test_the_eager_networks_are_ours_in_another_hand():
-    """The same parameters, and the same function of them for the generator (D's spectral vectors start elsewhere)."""
-    config = tiny()
-    eager = EagerStep(config)
-    ours, theirs = Generator(8, 16, 1, 2), eager.generator
-    with torch.no_grad():
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            mine.copy_(other)
-        # ours reads the linear layer's output channels last, theirs channels first
-        ours.linear.weight.copy_(theirs[0].weight.view(16, 4, 8).transpose(0, 1).reshape(64, 8))
-        ours.linear.bias.copy_(theirs[0].bias.view(16, 4).T.flatten())
-    z = torch.randn(4, 8)
-    torch.testing.assert_close(ours(z), theirs(z))
-    count = [sum(p.numel() for p in network.parameters()) for network in (Discriminator(16, 1, 2), eager.discriminator)]
-    assert count[0] == count[1]
+@pytest.mark.parametrize(
+    ("fields", "of_g", "of_d"),
+    [
+        ({"training__n_dis": 5}, 5 * 3 + 3, 5 * 8 + 2),
+        ({"training__n_dis": 5, "latent__reuse": True}, 3 + 3, 2 + 5 * 6 + 2),
+        ({"terms__r1__gamma": 1}, 6, 10 + 3),
+        ({"terms__r1__gamma": 1, "terms__r1__every": 16}, 6, 10 + 4 / 16),
+        ({"terms__wgan_gp__weight": 10, "training__n_dis": 5}, 5 * 3 + 3, 5 * (8 + 4) + 2),
+    ],
+)
+def test_needed_work_in_units_of_a_forward(fields, of_g, of_d):
+    """What a config adds to one that asks for G and D once more each tells the units apart."""
+    plain, more = step.needed_flop(tiny()), step.needed_flop(tiny(training__generator_batch=2))
+    g = step._flop(build(tiny())[0], torch.randn(4, 8), None)
+    d = (more - plain - 3 * g) / 2
+    assert step.needed_flop(tiny(**fields)) == pytest.approx(of_g * g + of_d * d)
 
 
-def test_the_eager_round_steps_both_players():
-    eager = EagerStep(tiny())
+def small(name):
+    """`name` with networks and batches of a test's size."""
+    config = override(preset(name), ["network.width=8", "training.batch_size=4", "training.device=cpu"])
+    return override(config, ["latent.dim=8"]) if config.network.family != "mlp" else config
+
+
+FAMILIES = [
+    "cifar10-dcgan-qua",
+    "cifar10-sngan-cnn-qua",
+    "cifar10-sngan-resnet-qua",
+    "cifar10-wgan-qua",
+    "cifar10-wgan-gp-qua",
+    "digits-cdcgan-qua",
+    "digits-r1-qua",
+    "grid25-qua",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_plain_networks_are_ours_in_torchs_own_layers(name):
+    """The same function of the same parameters; D's spectral vectors start elsewhere, so its weights are scaled otherwise."""
+    config = small(name)
+    ours, theirs = build(config), [plain(network) for network in build(config)]
+    own = (Conv2d, ConvTranspose2d, LinearMap, SNLinear)
+    assert not any(isinstance(module, own) for network in theirs for module in network.modules())
+    assert all(p.is_contiguous() for network in theirs for p in network.parameters())
+    labels = (step._labels(config),) if config.network.classes else ()
+    z = torch.randn(4, config.latent.dim)
+    torch.testing.assert_close(theirs[0](z, *labels), ours[0](z, *labels))
+    images = step._real(config)
+    scores = [network(images, *labels) for network in (theirs[1], ours[1])]
+    if not any(isinstance(module, SNLinear) for module in ours[1].modules()):
+        torch.testing.assert_close(*scores)
+    assert sum(p.numel() for p in theirs[1].parameters()) == sum(p.numel() for p in ours[1].parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_eager_round_steps_both_players(name):
+    eager = EagerRound(small(name))
     before = [p.clone() for network in (eager.generator, eager.discriminator) for p in network.parameters()]
-    eager(torch.rand(4, 1, 16, 16))
+    eager(step._real(eager.config), step._labels(eager.config))
     after = [p for network in (eager.generator, eager.discriminator) for p in network.parameters()]
-    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert sum(moved) > len(moved) / 2  # not every weight of a narrow network behind a ReLU
+    assert all(p.isfinite().all() for p in after)
+    if (bound := eager.config.discriminator.clip_weights) is not None:
+        assert all(p.abs().max() <= bound for p in eager.discriminator.parameters())
+
+
+def test_penalties_of_the_eager_round_are_those_of_the_terms():
+    config = tiny()
+    discriminator = build(config)[1].double()
+    real, fake = torch.rand(2, 4, 1, 16, 16, dtype=torch.float64)
+    scene = Scene(real, None, lambda: Imagined(real, None, real), None, None)
+    term = R1(gamma=3)
+    views = term.views(scene)
+    expected = term.loss(scene, judge(discriminator, views))
+    torch.testing.assert_close(PENALTIES[R1](term, discriminator, real, None, fake), expected)
+    term = WganGP(weight=7)
+    torch.manual_seed(0)
+    share = torch.rand(4, 1, 1, 1)
+    view = View((share * real + (1 - share) * fake).requires_grad_(), alone=True)
+    expected = term.loss(scene, judge(discriminator, {"wgan_gp": view}))
+    torch.manual_seed(0)
+    torch.testing.assert_close(PENALTIES[WganGP](term, discriminator, real, None, fake), expected)
+
+
+def test_a_term_without_a_baseline_is_refused(monkeypatch):
+    monkeypatch.delitem(PENALTIES, R1)
+    with pytest.raises(UserError, match="no term r1"):
+        EagerRound(tiny(terms__r1__gamma=1))
 
 
 def test_a_measurement_is_written_and_drawn(tmp_path):
@@ -59,9 +129,20 @@ def test_a_measurement_is_written_and_drawn(tmp_path):
     assert set(found["seconds"]) == {"eager", "fp32", "bf16"}
     assert found["speedup"]["fp32"] == pytest.approx(found["seconds"]["eager"] / found["seconds"]["fp32"])
     assert found["share_of_product_rate"]["bf16"] > 0
+    assert all(0 < share < 1 for share in found["share_outside_convolutions"].values())
+    assert all(peak > 100 for peak in found["peak_mib"].values())
 
 
-@pytest.mark.parametrize("name", ["cifar10-dcgan-qua", "digits-r1-qua", "grid25"])
-def test_presets_without_a_baseline_are_refused(name):
-    with pytest.raises(UserError, match="baseline"):
-        step._config(name, 4, None)
+def test_a_worker_that_ends_is_named_not_waited_for():
+    with step.Worker("eager", tiny()) as worker:
+        assert worker.ask("round") > 0
+        worker._process.terminate()
+        with pytest.raises(RuntimeError, match="has ended"):
+            worker.ask("round")
+
+
+def test_only_what_lies_in_no_convolution_counts_as_outside():
+    """Nothing but a convolution: all of the time, but for what surrounds it."""
+    x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
+    assert step._outside_convolutions(lambda: conv2d(x, w, None, 1, 1)) < 0.3
+    assert step._outside_convolutions(lambda: x + 1) == 1

@@ -138,6 +138,11 @@ def test_an_empty_batch_goes_through():
     assert [g.shape for g in torch.autograd.grad(y.sum(), (x, w))] == [x.shape, w.shape]
 
 
+def test_blocks_give_channels_last():
+    x = torch.randn(2, 64, 6, 4).contiguous(memory_format=torch.channels_last)
+    assert blocks_convolve(x, torch.randn(3, 64, 3, 3)).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_results_lie_channels_last_and_may_be_changed_in_place():
     x = torch.randn(2, 128, 8, 8).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
     w = torch.randn(256, 128, 4, 4).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
