@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-PIXELS = {"convolve": 16, "correlate": 64}
+SMALL_MAP = 4 * 4
 """Pixels of the smaller map up to which, in bf16, a matrix product over patches is the faster way."""
 
-WEIGHTS = 128 * 256
+WIDE = 128 * 256
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
 
 FEW_CHANNELS, MANY_CHANNELS = 4, 32
@@ -133,7 +133,7 @@ def convolve(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
     side = tuple(_outputs(size, w.shape[2], stride, padding) for size in x.shape[2:])
     if _by_blocks(*w.shape[:3], stride, padding, x.shape[2:]):
         return blocks_convolve(x, w)
-    if _by_product("convolve", x.dtype, w.shape, side):
+    if _by_product(x.dtype, w.shape, side):
         return product_convolve(x, w, stride, padding)
     return functional.conv2d(x, w, None, stride, padding)
 
@@ -149,7 +149,7 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
 def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """(B, c, h, w), (B, o, h', w') -> (o, c, k, k). No gradient."""
     shape = y.shape[1], x.shape[1], kernel, kernel
-    if _by_product("correlate", x.dtype, shape, y.shape[2:]):
+    if _by_product(x.dtype, shape, y.shape[2:]):
         return product_correlate(x, y, kernel, stride, padding)
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # its layout becomes the result's
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
@@ -209,12 +209,12 @@ def _has_own_way(
     by_blocks = any(
         _by_blocks(*channels, weight.shape[2], stride, padding, large) for channels in permutations(weight.shape[:2])
     )
-    return by_blocks or any(_by_product(what, dtype, weight.shape, small) for what in PIXELS)
+    return by_blocks or _by_product(dtype, weight.shape, small)
 
 
-def _by_product(what: str, dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
-    wide = weight[0] * weight[1] >= WEIGHTS and weight[2] > 1  # with one tap torch's is a matrix product already
-    return dtype == torch.bfloat16 and wide and side[0] * side[1] <= PIXELS[what]
+def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
+    wide = weight[0] * weight[1] >= WIDE and weight[2] > 1  # with one tap torch's is a matrix product already
+    return dtype == torch.bfloat16 and wide and side[0] * side[1] <= SMALL_MAP
 
 
 def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> bool:

@@ -113,8 +113,8 @@ def test_half_precision_under_autocast(bias):
     [
         (True, torch.bfloat16, 256, 256, 8, 4, 2),
         (True, torch.bfloat16, 256, 512, 4, 3, 1),
-        (True, torch.bfloat16, 128, 256, 16, 4, 2),
-        (False, torch.bfloat16, 256, 256, 32, 4, 2),
+        (True, torch.bfloat16, 128, 256, 8, 4, 2),
+        (False, torch.bfloat16, 256, 256, 16, 4, 2),
         (False, torch.bfloat16, 64, 128, 8, 4, 2),
         (False, torch.float32, 256, 256, 8, 4, 2),
         (True, torch.float32, 64, 3, 32, 3, 1),
