@@ -340,7 +340,7 @@ def test_the_part_of_a_file_that_is_decoded_is_the_part_of_the_whole_image(root,
     order = stream_order(source, 42, seed=5)
     parts = boxes(crop, source.sizes[order], 5, batch["indices"].numpy(), 0.1)
     for shown, index, (top, left, height, width) in zip(batch["images"], order, parts, strict=True):
-        pixels = np.asarray(Image.open(pnm(kinds[names[index]][0])).convert("RGB"))[top : top + height, left : left + width]
+        pixels = np.array(Image.open(pnm(kinds[names[index]][0])).convert("RGB"))[top : top + height, left : left + width]
         levels = ((shown + 1) * 127.5).permute(1, 2, 0).numpy()
         assert np.abs(levels - resized(pixels, 16, "cubic")).max() < 1.5  # a level: colours at the cut of a JPEG's blocks
 
