@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastgan.data import Stream, open_source
+from fastgan.data import Stream, open_source, resize
 from fastgan.data.crops import boxes
 from fastgan.data.resize import has, resized, scaled
 
@@ -161,6 +162,20 @@ def test_grey_files_become_three_equal_channels(write):
     assert torch.equal(colour, grey.expand(-1, 3, -1, -1))
 
 
+def test_where_torch_lacks_the_filter_dali_resizes(textured, tmp_path, monkeypatch):
+    """As it does pixels from memory, bit for bit."""
+    monkeypatch.setitem(resize._MODES, "lanczos", "lanczos-of-a-later-torch")
+    assert not has("lanczos")
+    assert has("cubic")
+    settings = {**RANDOM, "batch_size": 20, "filter": "lanczos", "crop": "stretch"}
+    with closing(Stream(textured, **settings)) as stream:
+        files = next(stream)
+    pixels = [np.array(Image.open(path)) for path in sorted((tmp_path / "set").glob("*.png"))]
+    source = replace(textured, read=pixels.__getitem__, sizes=None)
+    with closing(Stream(source, **settings)) as stream:
+        assert_equal(next(stream), files)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batches_are_channels_last(write, channels):
     source = write([random_image(9, 9, 1).squeeze(2)])
@@ -278,6 +293,7 @@ def test_the_interpreter_exits_cleanly_while_images_are_made(textured, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2]\n", "")
 
 
+@pytest.mark.skipif("AVX" not in torch.backends.cpu.get_cpu_capability(), reason="torch resizes bytes otherwise here")
 def test_the_threads_that_resize_start_none_of_torchs(textured):
     """However many threads torch has, `threads` is how many work: 256x256x3 numbers are more than torch leaves to one."""
     script = (

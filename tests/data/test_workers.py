@@ -50,6 +50,24 @@ def test_an_error_is_raised_where_the_results_are_asked_for():
     assert workers.begin(lambda item: 1 // item, [1])() == [1]
 
 
+def test_what_was_not_begun_is_dropped():
+    begun, gate = [], threading.Event()
+    workers = Workers(2, "test-drop")
+
+    def work(item):
+        begun.append(item)
+        gate.wait(10)
+
+    workers.begin(work, range(100))
+    deadline = time.monotonic() + 10
+    while len(begun) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    workers.close()
+    gate.set()
+    assert ended("test-drop")
+    assert sorted(begun) == [0, 1]
+
+
 def test_threads_end_with_close_and_with_the_object():
     workers = Workers(2, "test-end")
     workers.begin(str, range(4))()
