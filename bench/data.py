@@ -5,7 +5,8 @@
     decode_jpeg    the same, decoded by torchvision.io.decode_jpeg, transformed as uint8 tensors
 
 Each shows random squares whose area is uniform in [min_area, 1] of the largest one's, resized with antialiasing, flipped at
-random, as float32 batches in [-1, 1]; each has as many workers or threads, reading ahead as far as it does by default.
+random, as float32 batches in [-1, 1]; each has as many workers or threads, reading ahead as far as it does by default. Ours
+resizes in as many threads again as it decodes in, so a fair comparison has no more cores than workers.
 cold: a first epoch, its start included, after the files have left the page cache (asked of the system, which may keep them).
 warm: the following epoch.
 The loaders take turns, pass after pass; medians are shown. Our files' scan comes before all of it, and is timed alone.
