@@ -1,10 +1,11 @@
 """A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step`.
 
 Ours, in fp32 and in bf16, and the eager one each have a process of their own, set up as its users' would be (fastgan keeps
-freed memory, `engine.memory`; plain PyTorch does not), and take turns, so that a machine that slows down slows all of them.
-Ratios are taken turn by turn and their median is shown. Beside them: peak memory; the floating-point work that the round needs,
-and its share of the rate of a large matrix product in the same process and turn (convolutions and products come from different
-libraries, so in fp32 a share may pass 100 %); and the share of the time that is not spent in convolutions, from a profile.
+freed memory, `engine.memory`; plain PyTorch does not), and take turns of a second or more, so that a machine that slows down
+slows all of them. Ratios are taken turn by turn and their median is shown. Beside them: peak memory; the floating-point work
+that the round needs, and its share of the rate of a large matrix product, `a @ b` in the plain process in the same turns
+(convolutions and products come from different libraries, so in fp32 a share may pass 100 %); and the share of the time that is
+not spent in convolutions, from a profile.
 """
 
 import json as formats
@@ -42,11 +43,12 @@ from fastgan.training.session import Session
 
 Kind = Literal["eager", "fp32", "bf16"]
 KINDS: tuple[Kind, ...] = ("eager", "fp32", "bf16")
-DTYPES = {"eager": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
 _PROFILED = 5  # rounds of the profile
+_TURN = 1.5  # seconds: right after a switch of processes, sleeping threads and a cold cache cost a small round half its time
 
 
 class OneBatch:
@@ -77,7 +79,7 @@ def main(
     Args:
         name: A preset.
         batch_size: Images of a discriminator step.
-        turns: Rounds of each kind that count, after two that do not.
+        turns: Turns of each kind that count, after one that does not.
         generator_batch: Latents of the generator's step in batches; the preset's own where not given.
         json: Write the result here.
         plot: Draw the times here.
@@ -97,18 +99,19 @@ def measure(config: Config, turns: int) -> dict:
     """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
     with ExitStack() as stack:
         workers = {kind: stack.enter_context(Worker(kind, config)) for kind in KINDS}
-        asked = [(kind, what) for kind in KINDS for what in ("round", "product")]
+        products = {kind: f"product {kind}" for kind in DTYPES}
+        asked = [*((kind, "round") for kind in KINDS), *(("eager", product) for product in products.values())]
         seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
-        for turn in range(turns + 2):
+        for turn in range(turns + 1):
             for kind, what in asked:
                 found = workers[kind].ask(what)
-                if turn >= 2:  # those before warm up
+                if turn:  # the first warms up
                     seen[kind, what].append(found)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
         outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
     seconds = {kind: seen[kind, "round"] for kind in KINDS}
     median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
-    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen[kind, "product"]) for kind in KINDS}
+    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen["eager", product]) for kind, product in products.items()}
     flop = needed_flop(config)
     return {
         "preset": config.name,
@@ -121,7 +124,7 @@ def measure(config: Config, turns: int) -> dict:
         "peak_mib": peaks,
         "needed_gflop": flop / 1e9,
         "product_gflop_per_second": {kind: rate / 1e9 for kind, rate in rates.items()},
-        "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in KINDS},
+        "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in rates},
         "share_outside_convolutions": outside,
     }
 
@@ -136,8 +139,9 @@ class Worker:
         self._process.start()
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
 
-    def ask(self, what: Literal["round", "product", "peak", "outside"]) -> float:
-        """Seconds of a round or of a matrix product, peak MiB so far, the share of time outside convolutions.
+    def ask(self, what: str) -> float:
+        """Mean seconds of a "round", or of a "product fp32" or "product bf16" (of the eager kind); "peak" MiB so far; the share of
+        time "outside" convolutions.
 
         Raises:
             RuntimeError: the worker has ended.
@@ -162,8 +166,12 @@ def _work(connection: Connection, kind: Kind, config: Config) -> None:
         keep_freed_memory()
     run = _round(config, kind)
     answers = {
-        "round": lambda: _seconds(run),
-        "product": lambda: _seconds(_product(DTYPES[kind])),
+        "round": lambda: _seconds(run, _TURN),
+        **{
+            f"product {name}": partial(_seconds, _product(dtype), _TURN / 10)
+            for name, dtype in DTYPES.items()
+            if kind == "eager"
+        },
         "peak": _peak_here,
         "outside": lambda: _outside_convolutions(run),
     }
@@ -256,10 +264,13 @@ def _product(dtype: torch.dtype) -> Callable[[], Tensor]:
     return lambda: a @ b
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+def _seconds(run: Callable[[], object], at_least: float = 0.0) -> float:
+    """Mean seconds of a run, of as many as take `at_least` so long together: one, where that is 0."""
+    began, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - began < at_least:
+        run()
+        count += 1
+    return (time.perf_counter() - began) / count
 
 
 def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
@@ -300,7 +311,7 @@ def _show(result: dict) -> None:
             kind,
             f"{result['seconds'][kind]:.3f}",
             "" if speedup is None else f"{speedup:.2f}x",
-            f"{result['share_of_product_rate'][kind]:.0%}",
+            f"{result['share_of_product_rate'][kind]:.0%}" if speedup else "",
             f"{result['peak_mib'][kind]:,.0f}",
             f"{result['share_outside_convolutions'][kind]:.0%}",
         )

@@ -36,6 +36,9 @@ FEW_CHANNELS, MANY_CHANNELS = 4, 32
 """A 3x3 convolution onto at most so few channels from at least so many goes by blocks."""
 
 
+_ONE_TAP = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+
+
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
     """`torch.nn.functional.conv2d` without groups and dilation.
 
@@ -50,7 +53,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
         order.
     """
     dtype = working_dtype(x.device.type) or x.dtype
-    side = tuple(_outputs(size, weight.shape[2], stride, padding) for size in x.shape[2:])
+    side = _sides(x, weight.shape[2], stride, padding)
     if not _has_own_way(x, weight, dtype, side, x.shape[2:], stride, padding):
         return functional.conv2d(x, weight, bias, stride, padding)
     y = _Convolve.apply(x.to(dtype), weight.to(dtype), stride, padding)
@@ -85,17 +88,19 @@ def working_dtype(kind: str) -> torch.dtype | None:
 
 class _Convolve(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, w)
+    def forward(ctx, x: Tensor, w: Tensor, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
+        if patches is None and ctx.needs_input_grad[1]:  # correlate will want the same
+            patches = _shared_patches(x, w.shape, stride, padding)
+        ctx.save_for_backward(x, w, patches)
         ctx.geometry = stride, padding
-        return convolve(x, w, stride, padding)
+        return convolve(x, w, stride, padding, patches)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x, w = ctx.saved_tensors
+        x, w, patches = ctx.saved_tensors
         of_x = _Adjoint.apply(grad, w, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_w = _Correlate.apply(x, grad, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
-        return of_x, of_w, None, None
+        of_w = _Correlate.apply(x, grad, w.shape[2], *ctx.geometry, patches) if ctx.needs_input_grad[1] else None
+        return of_x, of_w, None, None, None
 
 
 class _Adjoint(Function):
@@ -108,33 +113,35 @@ class _Adjoint(Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         y, w = ctx.saved_tensors
-        of_y = _Convolve.apply(grad, w, *ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_w = _Correlate.apply(grad, y, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
+        both = all(ctx.needs_input_grad[:2])
+        patches = _shared_patches(grad, w.shape, *ctx.geometry) if both else None
+        of_y = _Convolve.apply(grad, w, *ctx.geometry, patches) if ctx.needs_input_grad[0] else None
+        of_w = _Correlate.apply(grad, y, w.shape[2], *ctx.geometry, patches) if ctx.needs_input_grad[1] else None
         return of_y, of_w, None, None, None
 
 
 class _Correlate(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    def forward(ctx, x: Tensor, y: Tensor, kernel: int, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
         ctx.save_for_backward(x, y)
         ctx.geometry = stride, padding
-        return correlate(x, y, kernel, stride, padding)
+        return correlate(x, y, kernel, stride, padding, patches)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, y = ctx.saved_tensors
         of_x = _Adjoint.apply(y, grad, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_y = _Convolve.apply(x, grad, *ctx.geometry) if ctx.needs_input_grad[1] else None
-        return of_x, of_y, None, None, None
+        return of_x, of_y, None, None, None, None
 
 
-def convolve(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-    """(B, c, h, w), (o, c, k, k) -> (B, o, h', w'). No gradient."""
-    side = tuple(_outputs(size, w.shape[2], stride, padding) for size in x.shape[2:])
+def convolve(x: Tensor, w: Tensor, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
+    """(B, c, h, w), (o, c, k, k) -> (B, o, h', w'). No gradient. `patches` are those of x, where they are at hand."""
+    side = _sides(x, w.shape[2], stride, padding)
     if _by_blocks(*w.shape[:3], stride, padding, x.shape[2:]):
         return blocks_convolve(x, w)
     if _by_product(x.dtype, w.shape, side):
-        return product_convolve(x, w, stride, padding)
+        return product_convolve(x, w, stride, padding, patches)
     return functional.conv2d(x, w, None, stride, padding)
 
 
@@ -142,33 +149,55 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
     """(B, o, h', w'), (o, c, k, k) -> (B, c, *side). No gradient."""
     if _by_blocks(w.shape[1], w.shape[0], w.shape[2], stride, padding, side):
         return blocks_convolve(y, w.flip(2, 3).transpose(0, 1))
+    if stride > 1 and y.dtype == torch.float32 and _is_small_and_wide(w.shape, y.shape[2:]):
+        return product_adjoint(y, w, side, stride, padding)
     rest = [size - ((small - 1) * stride - 2 * padding + w.shape[2]) for size, small in zip(side, y.shape[2:], strict=True)]
     return functional.conv_transpose2d(y, w, None, stride, padding, rest)
 
 
-def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """(B, c, h, w), (B, o, h', w') -> (o, c, k, k). No gradient."""
+def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
+    """(B, c, h, w), (B, o, h', w') -> (o, c, k, k). No gradient. `patches` are those of x, where they are at hand."""
     shape = y.shape[1], x.shape[1], kernel, kernel
     if _by_product(x.dtype, shape, y.shape[2:]):
-        return product_correlate(x, y, kernel, stride, padding)
+        return product_correlate(x, y, kernel, stride, padding, patches)
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # its layout becomes the result's
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
     return torch.ops.aten.convolution_backward(y, x, w, None, *geometry, [False, True, False])[1]
 
 
-def product_convolve(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+def product_convolve(x: Tensor, w: Tensor, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
     """`convolve` as one matrix product; channels last."""
-    side = [_outputs(size, w.shape[2], stride, padding) for size in x.shape[2:]]
+    patches = _patches(x, w.shape[2], stride, padding) if patches is None else patches
+    side = _sides(x, w.shape[2], stride, padding)
     y = torch.empty(len(x), len(w), *side, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rows = y.permute(0, 2, 3, 1).view(-1, len(w))  # written to: autograd lets nobody change a view that it is handed
-    torch.mm(_patches(x, w.shape[2], stride, padding), w.permute(0, 2, 3, 1).flatten(1).T, out=rows)
+    torch.mm(patches, w.permute(0, 2, 3, 1).flatten(1).T, out=rows)
     return y
 
 
-def product_correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+def product_adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: int) -> Tensor:
+    """`adjoint` as one matrix product, whose patches are then added where they overlap; channels last."""
+    kernel, (height, width) = w.shape[2], y.shape[2:]
+    taps = w.permute(0, 2, 3, 1).reshape(len(w), -1, 1, 1)
+    # As the adjoint of a convolution of one tap, which in fp32 runs at twice the rate of torch's matrix product.
+    shape = torch.empty(len(y), taps.shape[1], height, width, dtype=y.dtype, memory_format=torch.channels_last)
+    patches = torch.ops.aten.convolution_backward(y, shape, taps, None, *_ONE_TAP, [True, False, False])[0]
+    patches = patches.permute(0, 2, 3, 1).unflatten(3, (kernel, kernel, -1))
+    x = torch.empty(len(y), w.shape[1], *side, dtype=y.dtype, memory_format=torch.channels_last).zero_()
+    rows, columns = (
+        [_reached(tap, *sizes, stride, padding) for tap in range(kernel)] for sizes in zip(y.shape[2:], side, strict=True)
+    )
+    last = x.permute(0, 2, 3, 1)
+    for i, (small_rows, large_rows) in enumerate(rows):
+        for j, (small_columns, large_columns) in enumerate(columns):
+            last[:, large_rows, large_columns] += patches[:, small_rows, small_columns, i, j]
+    return x
+
+
+def product_correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int, patches: Tensor | None = None) -> Tensor:
     """`correlate` as one matrix product; channels last, as the weight is."""
-    rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
-    product = rows.T @ _patches(x, kernel, stride, padding)
+    patches = _patches(x, kernel, stride, padding) if patches is None else patches
+    product = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1]).T @ patches
     return product.view(y.shape[1], kernel, kernel, x.shape[1]).permute(0, 3, 1, 2)
 
 
@@ -187,11 +216,25 @@ def blocks_convolve(x: Tensor, w: Tensor) -> Tensor:
     return y
 
 
+def _shared_patches(x: Tensor, weight: Sequence[int], stride: int, padding: int) -> Tensor | None:
+    """The patches of x, if `convolve` and `correlate` are products of them."""
+    if not _by_product(x.dtype, weight, _sides(x, weight[2], stride, padding)):
+        return None
+    return _patches(x.detach(), weight[2], stride, padding)
+
+
 def _patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """(B, c, h, w) -> (B h' w', k k c)."""
     padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     patches = padded.unfold(1, kernel, stride).unfold(2, kernel, stride).permute(0, 1, 2, 4, 5, 3)
     return patches.reshape(-1, kernel * kernel * x.shape[1])
+
+
+def _reached(tap: int, small: int, large: int, stride: int, padding: int) -> tuple[slice, slice]:
+    """The places of the smaller map from which a tap reaches the larger one, and the pixels there, along one axis."""
+    first, end = max(0, -((tap - padding) // stride)), min(small, (large - 1 + padding - tap) // stride + 1)
+    start = first * stride + tap - padding
+    return slice(first, end), slice(start, start + (end - first) * stride, stride)
 
 
 def _has_own_way(
@@ -209,12 +252,16 @@ def _has_own_way(
     by_blocks = any(
         _by_blocks(*channels, weight.shape[2], stride, padding, large) for channels in permutations(weight.shape[:2])
     )
-    return by_blocks or _by_product(dtype, weight.shape, small)
+    return by_blocks or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
 
 
 def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
+    return dtype == torch.bfloat16 and _is_small_and_wide(weight, side)
+
+
+def _is_small_and_wide(weight: Sequence[int], side: Sequence[int]) -> bool:
     wide = weight[0] * weight[1] >= WIDE and weight[2] > 1  # with one tap torch's is a matrix product already
-    return dtype == torch.bfloat16 and wide and side[0] * side[1] <= SMALL_MAP
+    return wide and side[0] * side[1] <= SMALL_MAP
 
 
 def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> bool:
@@ -222,5 +269,7 @@ def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, 
     return wide and (kernel, stride, padding) == (3, 1, 1) and not (side[0] % 2 or side[1] % 2)
 
 
-def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel) // stride + 1
+def _sides(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """Height and width of the map that x is convolved to."""
+    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[2:])
+    return height, width
