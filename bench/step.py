@@ -140,8 +140,8 @@ class Worker:
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
 
     def ask(self, what: str) -> float:
-        """Mean seconds of a "round", or of a "product fp32" or "product bf16" (of the eager kind); "peak" MiB so far; the share of
-        time "outside" convolutions.
+        """Ask for the mean seconds of a "round", or of a "product fp32" or "product bf16" (of the eager kind), for the "peak"
+        MiB so far, or for the share of the time "outside" convolutions.
 
         Raises:
             RuntimeError: the worker has ended.
