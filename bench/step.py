@@ -47,8 +47,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
-_PROFILED = 5  # rounds of the profile
-_TURN = 1.5  # seconds: right after a switch of processes, sleeping threads and a cold cache cost a small round half its time
+_PROFILED = 5  # rounds of a profile, at least
+_TURN = 1.5  # seconds
 
 
 class OneBatch:
@@ -166,7 +166,7 @@ def _work(connection: Connection, kind: Kind, config: Config) -> None:
         keep_freed_memory()
     run = _round(config, kind)
     answers = {
-        "round": lambda: _seconds(run, _TURN),
+        "round": lambda: (run(), _seconds(run, _TURN))[1],  # the first finds a cold cache and sleeping threads
         **{
             f"product {name}": partial(_seconds, _product(dtype), _TURN / 10)
             for name, dtype in DTYPES.items()
@@ -281,9 +281,9 @@ def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
 
 def _outside_convolutions(run: Callable[[], None]) -> float:
     """The share of a round's time that no convolution, forward or backward, takes."""
-    run()
+    rounds = max(_PROFILED, round(2 * _TURN / _seconds(run)))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        whole = sum(_seconds(run) for _ in range(_PROFILED))
+        whole = sum(_seconds(run) for _ in range(rounds))
     outermost = [event for event in profiler.events() if _is_convolution(event) and not _lies_in_convolution(event)]
     return 1 - sum(event.cpu_time_total for event in outermost) / 1e6 / whole
 
