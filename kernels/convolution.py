@@ -251,7 +251,9 @@ def _has_own_way(
     padding: int,
 ) -> bool:
     """Whether convolution, adjoint or correlation between these maps goes another way than torch's."""
-    if given.device.type != "cpu" or not given.numel() or weight.shape[2] != weight.shape[3]:
+    if given.device.type != "cpu" or not given.numel() or torch.compiler.is_compiling():  # what is exported is a convolution
+        return False
+    if weight.shape[2] != weight.shape[3] or padding >= weight.shape[2]:
         return False
     by_blocks = any(
         _by_blocks(*channels, weight.shape[2], stride, padding, large) for channels in permutations(weight.shape[:2])

@@ -13,6 +13,8 @@ from fastgan.kernels.convolution import (
 )
 from torch.nn import functional
 
+from fastgan.networks.layers import Conv2d
+
 GEOMETRIES = [  # batch, channels in and out, sides, kernel, stride, padding
     (2, 3, 4, (6, 6), 3, 1, 1),
     (3, 2, 5, (7, 4), 4, 2, 1),
@@ -172,3 +174,16 @@ def test_ways_leave_their_inputs_alone(function):
     function(x, second, *arguments)
     assert torch.equal(x, before[0])
     assert torch.equal(second, before[1])
+
+
+def test_padding_as_wide_as_the_kernel_is_left_to_torch(by_product):
+    x, w = tensors(2, 3, 2, (4, 4), 2)
+    same(lambda x, w: conv2d(x, w, None, 1, 2), lambda x, w: functional.conv2d(x, w, None, 1, 2), (x, w))
+
+
+def test_what_is_exported_is_a_convolution():
+    layer = Conv2d(64, 3, 3, padding=1)
+    x = torch.randn(2, 64, 8, 8)
+    program = torch.export.export(layer, (x,))
+    assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.conv2d.default"]
+    torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-5)
