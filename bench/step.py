@@ -47,7 +47,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
-_PROFILED = 5  # rounds of a profile, at least
+_PROFILED = 5, 60  # rounds of a profile: its first ones are slow, and each leaves thousands of events to sort
 _TURN = 1.5  # seconds
 
 
@@ -281,7 +281,8 @@ def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
 
 def _outside_convolutions(run: Callable[[], None]) -> float:
     """The share of a round's time that no convolution, forward or backward, takes."""
-    rounds = max(_PROFILED, round(2 * _TURN / _seconds(run)))
+    fewest, most = _PROFILED
+    rounds = min(max(fewest, round(2 * _TURN / _seconds(run))), most)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         whole = sum(_seconds(run) for _ in range(rounds))
     outermost = [event for event in profiler.events() if _is_convolution(event) and not _lies_in_convolution(event)]
