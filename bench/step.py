@@ -47,8 +47,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
-_PROFILED = 5, 60  # rounds of a profile: its first ones are slow, and each leaves thousands of events to sort
-_TURN = 1.5  # seconds
+_PROFILED = 5, 60  # fewest and most rounds of a profile: the first ones are slow, and each leaves thousands of events to sort
 
 
 class OneBatch:
@@ -70,6 +69,7 @@ def main(
     name: Annotated[str, tyro.conf.arg(name="preset")] = "cifar10-sngan-cnn-qua",
     batch_size: int = 64,
     turns: int = 9,
+    turn_seconds: float = 1.5,
     generator_batch: int | None = None,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None,
@@ -80,6 +80,7 @@ def main(
         name: A preset.
         batch_size: Images of a discriminator step.
         turns: Turns of each kind that count, after one that does not.
+        turn_seconds: Length of a turn, at least; a tenth of it for a matrix product, twice as much for a profile.
         generator_batch: Latents of the generator's step in batches; the preset's own where not given.
         json: Write the result here.
         plot: Draw the times here.
@@ -87,7 +88,7 @@ def main(
     config = override(preset(name), [f"training.batch_size={batch_size}", "training.device=cpu"])
     if generator_batch is not None:
         config = override(config, [f"training.generator_batch={generator_batch}"])
-    result = measure(config, turns)
+    result = measure(config, turns, turn_seconds)
     _show(result)
     if json is not None:
         json.write_text(formats.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -95,10 +96,10 @@ def main(
         draw(result, plot)
 
 
-def measure(config: Config, turns: int) -> dict:
+def measure(config: Config, turns: int, turn_seconds: float) -> dict:
     """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
     with ExitStack() as stack:
-        workers = {kind: stack.enter_context(Worker(kind, config)) for kind in KINDS}
+        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in KINDS}
         products = {kind: f"product {kind}" for kind in DTYPES}
         asked = [*((kind, "round") for kind in KINDS), *(("eager", product) for product in products.values())]
         seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
@@ -132,10 +133,10 @@ def measure(config: Config, turns: int) -> dict:
 class Worker:
     """A process that plays rounds of one kind, one at a time, when asked."""
 
-    def __init__(self, kind: Kind, config: Config) -> None:
+    def __init__(self, kind: Kind, config: Config, turn_seconds: float) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, kind, config), daemon=True)
+        self._process = spawn.Process(target=_work, args=(theirs, kind, config, turn_seconds), daemon=True)
         self._process.start()
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
 
@@ -160,20 +161,20 @@ class Worker:
         self._process.join()
 
 
-def _work(connection: Connection, kind: Kind, config: Config) -> None:
+def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell of the GPU that it does not find
     if kind != "eager":
         keep_freed_memory()
     run = _round(config, kind)
     answers = {
-        "round": lambda: (run(), _seconds(run, _TURN))[1],  # the first finds a cold cache and sleeping threads
+        "round": lambda: (run(), _seconds(run, turn_seconds))[1],  # the first finds a cold cache and sleeping threads
         **{
-            f"product {name}": partial(_seconds, _product(dtype), _TURN / 10)
+            f"product {name}": partial(_seconds, _product(dtype), turn_seconds / 10)
             for name, dtype in DTYPES.items()
             if kind == "eager"
         },
         "peak": _peak_here,
-        "outside": lambda: _outside_convolutions(run),
+        "outside": lambda: _outside_convolutions(run, 2 * turn_seconds),
     }
     try:
         while True:
@@ -279,10 +280,10 @@ def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
     return counter.get_total_flops()
 
 
-def _outside_convolutions(run: Callable[[], None]) -> float:
+def _outside_convolutions(run: Callable[[], None], seconds: float) -> float:
     """The share of a round's time that no convolution, forward or backward, takes."""
     fewest, most = _PROFILED
-    rounds = min(max(fewest, round(2 * _TURN / _seconds(run))), most)
+    rounds = min(max(fewest, round(seconds / _seconds(run))), most)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         whole = sum(_seconds(run) for _ in range(rounds))
     outermost = [event for event in profiler.events() if _is_convolution(event) and not _lies_in_convolution(event)]

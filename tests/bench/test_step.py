@@ -122,7 +122,7 @@ def test_a_term_without_a_baseline_is_refused(monkeypatch):
 
 
 def test_a_measurement_is_written_and_drawn(tmp_path):
-    result = step.measure(tiny(), turns=1)
+    result = step.measure(tiny(), turns=1, turn_seconds=0.1)
     step.draw(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     found = json.loads(json.dumps(result))
@@ -134,7 +134,7 @@ def test_a_measurement_is_written_and_drawn(tmp_path):
 
 
 def test_a_worker_that_ends_is_named_not_waited_for():
-    with step.Worker("eager", tiny()) as worker:
+    with step.Worker("eager", tiny(), 0.1) as worker:
         assert worker.ask("round") > 0
         worker._process.terminate()
         with pytest.raises(RuntimeError, match="has ended"):
@@ -144,5 +144,5 @@ def test_a_worker_that_ends_is_named_not_waited_for():
 def test_only_what_lies_in_no_convolution_counts_as_outside():
     """Nothing but a convolution: all of the time, but for what surrounds it."""
     x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
-    assert step._outside_convolutions(lambda: conv2d(x, w, None, 1, 1)) < 0.3
-    assert step._outside_convolutions(lambda: x + 1) == 1
+    assert step._outside_convolutions(lambda: conv2d(x, w, None, 1, 1), 0.1) < 0.3
+    assert step._outside_convolutions(lambda: x + 1, 0.1) == 1
