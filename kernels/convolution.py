@@ -236,7 +236,8 @@ def _turned(w: Tensor) -> Tensor:
 
 def _reached(tap: int, small: int, large: int, stride: int, padding: int) -> tuple[slice, slice]:
     """The places of the smaller map from which a tap reaches the larger one, and the pixels there, along one axis."""
-    first, end = max(0, -((tap - padding) // stride)), min(small, (large - 1 + padding - tap) // stride + 1)
+    first = max(0, -((tap - padding) // stride))
+    end = max(first, min(small, (large - 1 + padding - tap) // stride + 1))  # none, where the tap misses a map so small
     start = first * stride + tap - padding
     return slice(first, end), slice(start, start + (end - first) * stride, stride)
 
