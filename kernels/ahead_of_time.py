@@ -7,6 +7,7 @@ set, every kernel of the process, and Triton's own library with it, was replaced
 there the work goes to a fresh Python process without the variable.
 """
 
+import importlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .catalog import CATALOG, Case
+from .launch import Launch
 
 # What the assemblers of Triton 3.5 to 3.8 know, from the first generation with bfloat16.
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
@@ -28,9 +29,10 @@ ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103"
 
 @dataclass(frozen=True)
 class Report:
-    """One kernel on one architecture. Sizes in bytes; `spills` counts the instructions that touch a thread's stack."""
+    """One launch on one architecture. Sizes in bytes; `spills` counts the instructions that touch a thread's stack."""
 
-    name: str
+    name: str  # of the launch
+    kernel: str
     architecture: str
     warps: int
     registers: int  # a thread
@@ -44,55 +46,62 @@ class Report:
     widest_store: int
 
 
-def compile_kernel(case: Case, arch: str) -> Report:
-    """Compiles one configuration for one architecture, say "sm_90".
+def compile_kernel(launch: Launch, arch: str) -> Report:
+    """Compiles one launch for one architecture, say "sm_90".
 
     Raises:
         ValueError: an architecture that is not one of ARCHITECTURES.
     """
-    return compile_cases([case], [arch])[0]
+    return compile_launches([launch], [arch])[0]
 
 
 def compile_catalog(archs: Sequence[str]) -> list[Report]:
-    """Compiles every row of the catalogue for every architecture. Raises as `compile_kernel` does."""
-    return compile_cases(CATALOG, archs)
+    """Compiles every launch of the catalogue for every architecture. Raises as `compile_kernel` does."""
+    from .catalog import launches
+
+    return compile_launches(launches(), archs)
 
 
-def compile_cases(cases: Sequence[Case], archs: Sequence[str]) -> list[Report]:
-    """Compiles each case for each architecture, in this order: the first architecture's cases first."""
+def compile_launches(launches: Sequence[Launch], archs: Sequence[str]) -> list[Report]:
+    """Compiles each launch for each architecture, in this order: the first architecture's first."""
     for arch in archs:
         if arch not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {arch!r}: choose from {', '.join(ARCHITECTURES)}")
     if triton.knobs.runtime.interpret:
-        return _in_fresh_process(cases, archs)
-    return [_compile(case, arch) for arch in archs for case in cases]
+        return _in_fresh_process(launches, archs)
+    return [_compile(launch, arch) for arch in archs for launch in launches]
 
 
-def _in_fresh_process(cases: Sequence[Case], archs: Sequence[str]) -> list[Report]:
+def _in_fresh_process(launches: Sequence[Launch], archs: Sequence[str]) -> list[Report]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", f"{__package__}.ahead_of_time", "--cases", *archs]
-    cases_json = json.dumps([asdict(case) for case in cases])
-    run = subprocess.run(command, input=cases_json, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", f"{__package__}.ahead_of_time", "--launches", *archs]
+    launches_json = json.dumps([asdict(launch) for launch in launches])
+    run = subprocess.run(command, input=launches_json, env=environment, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"compiling in a fresh process failed: {' '.join(command)}\n{run.stderr}")
     return [Report(**report) for report in json.loads(run.stdout)]
 
 
-def _compile(case: Case, arch: str) -> Report:
-    kernel = case.load()
-    signature = {argument: case.types.get(argument, "constexpr") for argument in kernel.arg_names}
-    attributes = {(kernel.arg_names.index(argument),): [["tt.divisibility", 16]] for argument in case.aligned}
+def _compile(launch: Launch, arch: str) -> Report:
+    file, function = launch.kernel.split(".")
+    kernel = getattr(importlib.import_module(f"{__package__}.{file}"), function)
+    signature = {argument: launch.types.get(argument, "constexpr") for argument in kernel.arg_names}
+    attributes = {(kernel.arg_names.index(argument),): [["tt.divisibility", 16]] for argument in launch.aligned}
     compiled = triton.compile(
-        ASTSource(kernel, signature, case.constexprs, attributes),
+        ASTSource(kernel, signature, launch.constexprs, attributes),
         target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
-        options={"num_warps": case.warps, "enable_fp_fusion": False},  # as the launchers set it; its default changes with 3.10
+        options={
+            "num_warps": launch.warps,
+            "enable_fp_fusion": False,
+        },  # as `launch` sets it
     )
     usage, stack_accesses = _inspect(compiled.asm["cubin"])
     ptx = compiled.asm["ptx"]
     return Report(
-        name=case.name,
+        name=launch.name,
+        kernel=launch.kernel,
         architecture=arch,
-        warps=case.warps,
+        warps=launch.warps,
         registers=usage["REG"],
         spills=stack_accesses,
         stack=usage["STACK"],
@@ -126,13 +135,13 @@ def _widths(instruction: str, ptx: str) -> list[int]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Architectures, and --cases where the cases come as JSON on standard input instead of from the catalogue."""
-    cases: Sequence[Case] = CATALOG
-    if "--cases" in arguments:
-        cases = [Case(**case) for case in json.load(sys.stdin)]
-    archs = [argument for argument in arguments if argument != "--cases"]
+    """Architectures, and --launches where the launches come as JSON on standard input instead of from the catalogue."""
+    archs = [argument for argument in arguments if argument != "--launches"]
     try:
-        reports = compile_cases(cases, archs)
+        if "--launches" in arguments:
+            reports = compile_launches([Launch(**launch) for launch in json.load(sys.stdin)], archs)
+        else:
+            reports = compile_catalog(archs)
     except ValueError as error:
         sys.exit(str(error))
     json.dump([asdict(report) for report in reports], sys.stdout)

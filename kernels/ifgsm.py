@@ -27,6 +27,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch, taken
+from .operation import Example, Operation
+from .operator import operator
+
 DIRECTIONS = ("sign", "l2")
 NORMS = ("linf", "l2")
 
@@ -81,7 +85,7 @@ def ifgsm_step(
     arguments += (float(step_size), direction, radius, radius_norm, float(momentum), stop_score)
     # On the CPU the operator's dispatch would add 8 microseconds to the 8 that a step of 64 x 128 takes with its checks. Traced
     # and fake tensors pass through the reference as well, and a compiler can fuse what it sees.
-    if z.device.type == "cpu":
+    if z.device.type == "cpu" and not taken():
         _reference(*arguments)
     else:
         torch.ops.fastgan.ifgsm_step(*arguments)
@@ -370,38 +374,101 @@ def _launch(
     if batch == 0:
         return
     rows, block, warps = tile(columns, z.element_size())
-    with torch.cuda.device_of(z):  # Triton launches on the current device
-        ifgsm_kernel[(triton.cdiv(batch, rows),)](
-            z,
-            grad.contiguous(),
-            None if radius is None else origin.contiguous(),
-            velocity if momentum else None,
-            None if score is None else score.contiguous(),
-            active,
-            best_z,
-            best_score,
-            batch,
-            step_size,
-            radius or 0.0,
-            momentum,
-            stop_score or 0.0,
-            DIRECTION=direction,
-            RADIUS_NORM="none" if radius is None else radius_norm,
-            STOP=stop_score is not None,
-            COLUMNS=columns,
-            ROWS=rows,
-            BLOCK=block,
-            num_warps=warps,
-            enable_fp_fusion=False,  # momentum * velocity + g rounds twice, as the reference does
-        )
+    launch(
+        ifgsm_kernel,
+        (triton.cdiv(batch, rows),),
+        z,
+        grad.contiguous(),
+        None if radius is None else origin.contiguous(),
+        velocity if momentum else None,
+        None if score is None else score.contiguous(),
+        active,
+        best_z,
+        best_score,
+        batch,
+        step_size,
+        radius or 0.0,
+        momentum,
+        stop_score or 0.0,
+        warps=warps,
+        DIRECTION=direction,
+        RADIUS_NORM="none" if radius is None else radius_norm,
+        STOP=stop_score is not None,
+        COLUMNS=columns,
+        ROWS=rows,
+        BLOCK=block,
+    )
 
 
-_operator = torch.library.custom_op(
-    "fastgan::ifgsm_step", _reference, mutates_args=("z", "velocity", "active", "best_z", "best_score"), device_types="cpu"
+_operator = operator(
+    "ifgsm_step",
+    cpu=_reference,
+    kernels=_launch,
+    fake=lambda *arguments: None,
+    mutates=("z", "velocity", "active", "best_z", "best_score"),
 )
-_operator.register_kernel("cuda")(_launch)
 
 
-@_operator.register_fake
-def _(*arguments) -> None:
-    return None
+def _arguments(example: Example, device: str, seed: int) -> dict:
+    """Options: those of `ifgsm_step`, and "stop" or "best" for what goes with an early stop and with the best iterate."""
+    options = dict(example.options)
+    stop, best = options.pop("stop", False), options.pop("best", False)
+    given = {name: example.tensor(device, seed + place) for place, name in enumerate(("z", "grad", "origin"))}
+    given["step_size"] = 0.05
+    if options.get("radius") is None:
+        given["origin"] = None
+    if options.get("momentum"):
+        given["velocity"] = example.tensor(device, seed + 3)
+    rows, real = example.shape[0], torch.promote_types(example.dtype, torch.float32)
+    if stop or best:
+        given["score"] = example.tensor(device, seed + 4, rows, dtype=real)
+    if stop:
+        given |= {"stop_score": 0.2, "active": example.tensor(device, seed + 5, rows) < 0.7}
+    if best:
+        given |= {"best_z": example.tensor(device, seed + 6), "best_score": example.tensor(device, seed + 7, rows, dtype=real)}
+    return given | options
+
+
+def _stepped_by(step):
+    def stepped(**given) -> tuple[Tensor, ...]:
+        step(**given)
+        return tuple(given[name] for name in ("z", "velocity", "active", "best_z", "best_score") if given.get(name) is not None)
+
+    return stepped
+
+
+def _minimum(example: Example) -> tuple[int, int]:
+    tensors = 3 + ("radius" in example.options) + 2 * ("momentum" in example.options) + ("best" in example.options)
+    return tensors * torch.Size(example.shape).numel() * example.dtype.itemsize, 0
+
+
+_ALL = {"direction": "l2", "radius": 0.4, "radius_norm": "l2", "momentum": 0.9, "stop": True, "best": True}
+
+OPERATION = Operation(
+    name="ifgsm",
+    summary="an iteration of latent refinement",
+    arguments=_arguments,
+    fused=_stepped_by(ifgsm_step),
+    eager=_stepped_by(ifgsm_step_reference),
+    minimum=_minimum,
+    wrt=(),
+    examples=(
+        Example("sign", (64, 128)),
+        Example("sign, 100 columns", (64, 100)),  # z_dim of AdvLatGAN's networks: aligned to 16 bytes, no multiple of 16
+        Example("sign", (64, 128), torch.bfloat16),
+        Example("sign, linf ball", (64, 128), options={"radius": 0.4}),
+        Example("sign, best", (64, 128), options={"best": True}),
+        Example("sign, stop", (64, 128), options={"stop": True}),
+        Example("everything", (64, 512), options=_ALL),
+        Example("everything", (64, 512), torch.bfloat16, options=_ALL),
+        Example("everything, W+", (64, 18 * 512), options=_ALL),  # StyleGAN2's: several blocks of columns
+    ),
+    small=(
+        Example("sign", (3, 7)),
+        Example("everything", (5, 100), options=_ALL),
+        Example("sign, linf ball", (3, 5), options={"radius": 0.4, "momentum": 0.5}),
+        Example("several blocks", (2, MAX_BLOCK + 1), options=_ALL),
+        Example("one", (1, 1)),
+        Example("empty", (0, 7), options=_ALL),
+    ),
+)

@@ -15,11 +15,15 @@ CPU uses, the ten rounds alone read and write some 300 bytes per word: there it 
 
 import math
 import zlib
+from collections.abc import Callable
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launch import launch, taken
+from .operation import Example, Operation
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -43,7 +47,7 @@ def bits(seed: int, purpose: str, rows: Tensor, count: int, step: int = 0) -> Te
     Returns:
         int64 (B, count), each in [0, 2**32).
     """
-    if rows.is_cuda:
+    if rows.is_cuda or taken():
         return _launch("words", seed, purpose, rows, count, step)
     blocks = -(-count // 4)
     even = torch.empty((2, len(rows), blocks), dtype=torch.int64, device=rows.device)  # words 0 and 2 of the counter
@@ -57,7 +61,7 @@ def bits(seed: int, purpose: str, rows: Tensor, count: int, step: int = 0) -> Te
 
 def uniform(seed: int, purpose: str, rows: Tensor, count: int, step: int = 0) -> Tensor:
     """Numbers uniform on [0, 1), float32 (B, count), multiples of 2**-24. Arguments as for `bits`."""
-    if rows.is_cuda:
+    if rows.is_cuda or taken():
         return _launch("uniform", seed, purpose, rows, count, step)
     return (bits(seed, purpose, rows, count, step) >> 8).to(torch.float32).mul_(2.0**-24)
 
@@ -67,7 +71,7 @@ def normal(seed: int, purpose: str, rows: Tensor, count: int, step: int = 0) -> 
 
     The first half of a sample's uniforms gives radii, the second half angles; the cosines come before the sines.
     """
-    if rows.is_cuda:
+    if rows.is_cuda or taken():
         return _launch("normal", seed, purpose, rows, count, step)
     pairs = -(-count // 2)
     u = uniform(seed, purpose, rows, 2 * pairs, step)
@@ -132,13 +136,14 @@ def words_kernel(
     BLOCK: tl.constexpr,
 ):
     tiles = tl.cdiv(count, 4 * BLOCK)
-    row = (tl.program_id(0) // tiles) * ROWS + tl.arange(0, ROWS)
-    first = (tl.program_id(0) % tiles) * BLOCK
+    program = tl.program_id(0).to(tl.int64)
+    row = (program // tiles) * ROWS + tl.arange(0, ROWS)
+    first = (program % tiles) * BLOCK
     inside = row < batch
     w0, w1, w2, w3 = _words(rows_ptr, row, first + tl.arange(0, BLOCK), inside, key, step, ROWS, BLOCK)
     words = _in_order(w0, w1, w2, w3, ROWS, BLOCK)
     column = 4 * first + tl.arange(0, 4 * BLOCK)[None, :]
-    out = out_ptr + row.to(tl.int64)[:, None] * count + column
+    out = out_ptr + row[:, None] * count + column
     mask = inside[:, None] & (column < count)
     if UNIFORM:
         tl.store(out, _uniform(words), mask=mask)
@@ -176,8 +181,9 @@ def normal_kernel(
     BLOCK: tl.constexpr,
 ):
     tiles = tl.cdiv(pairs, 4 * BLOCK)
-    row = (tl.program_id(0) // tiles) * ROWS + tl.arange(0, ROWS)
-    first = (tl.program_id(0) % tiles) * BLOCK
+    program = tl.program_id(0).to(tl.int64)
+    row = (program // tiles) * ROWS + tl.arange(0, ROWS)
+    first = (program % tiles) * BLOCK
     inside = row < batch
     block = first + tl.arange(0, BLOCK)
     w0, w1, w2, w3 = _words(rows_ptr, row, block, inside, key, step, ROWS, BLOCK)
@@ -197,7 +203,7 @@ def normal_kernel(
     radius = tl.sqrt(-2.0 * tl.log(1.0 - _uniform(radius_word)))
     cos, sin = _cos_sin(6.283185307179586 * _uniform(angle_word))
     pair = 4 * first + tl.arange(0, 4 * BLOCK)[None, :]
-    out = out_ptr + row.to(tl.int64)[:, None] * count + pair
+    out = out_ptr + row[:, None] * count + pair
     mask = inside[:, None] & (pair < pairs)
     tl.store(out, radius * cos, mask=mask)
     tl.store(out + pairs, radius * sin, mask=mask & (pairs + pair < count))
@@ -223,11 +229,44 @@ def _launch(output: str, seed: int, purpose: str, rows: Tensor, count: int, step
     tile_rows, tile_blocks = tile(blocks)
     grid = (triton.cdiv(len(rows), tile_rows) * triton.cdiv(blocks, tile_blocks),)
     counter = (high << 32 | low, step & _MASK)
-    options = {"ROWS": tile_rows, "BLOCK": tile_blocks, "num_warps": WARPS, "enable_fp_fusion": False}
-    with torch.cuda.device_of(rows):  # Triton launches on the current device
-        if output == "normal":
-            pairs = -(-count // 2)
-            normal_kernel[grid](out, rows.contiguous(), len(rows), count, pairs, *counter, SHIFT=pairs % 4, **options)
-        else:
-            words_kernel[grid](out, rows.contiguous(), len(rows), count, *counter, UNIFORM=output == "uniform", **options)
+    tiles = {"ROWS": tile_rows, "BLOCK": tile_blocks}
+    if output == "normal":
+        pairs = -(-count // 2)
+        launch(
+            normal_kernel, grid, out, rows.contiguous(), len(rows), count, pairs, *counter,
+            warps=WARPS, SHIFT=pairs % 4, **tiles,
+        )  # fmt: skip
+    else:
+        launch(
+            words_kernel, grid, out, rows.contiguous(), len(rows), count, *counter,
+            warps=WARPS, UNIFORM=output == "uniform", **tiles,
+        )  # fmt: skip
     return out
+
+
+def _arguments(example: Example, device: str, seed: int) -> dict:
+    batch, count = example.shape
+    return {"seed": seed, "rows": torch.arange(batch, device=device), "count": count}
+
+
+def _operation(output: str, function: Callable[..., Tensor], eager: Callable[..., Tensor], *counts: int) -> Operation:
+    size = 8 if output == "words" else 4
+    return Operation(
+        name=f"philox_{output}",
+        summary=f"counter-based {output} numbers",
+        arguments=_arguments,
+        fused=lambda seed, rows, count: function(seed, "catalog", rows, count),
+        eager=lambda seed, rows, count: eager((len(rows), count), device=rows.device),
+        reference=lambda seed, rows, count: function(seed, "catalog", rows.cpu(), count),
+        minimum=lambda example: (example.shape[0] * (size * example.shape[1] + 8), 0),
+        wrt=(),
+        examples=tuple(Example(f"{count}", (64, count)) for count in counts),
+        small=tuple(Example(f"{count}", (batch, count)) for count in (1, 7, 100) for batch in (0, 1, 5)),
+    )
+
+
+OPERATIONS = (
+    _operation("words", bits, lambda size, device: torch.randint(2**32, size, device=device), 128),
+    _operation("uniform", uniform, torch.rand, 3072),  # dequantisation noise of a 32 x 32 image
+    _operation("normal", normal, torch.randn, 128, 100),  # with 100 its angles don't begin at a block of words
+)
