@@ -103,9 +103,29 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the outputs, each weighted with fixed random numbers, towards those arguments in `wrt` that are tensors;
     None for one that the outputs don't depend on."""
-    leaves = {name: arguments[name].detach().requires_grad_() for name in wrt if isinstance(arguments.get(name), Tensor)}
+    leaves = leaves_of(arguments, wrt)
     given = [y for y in outputs(function(**(arguments | leaves))) if y.requires_grad]
     return torch.autograd.grad(given, list(leaves.values()), [cotangent(y, seed) for y in given], allow_unused=True)
+
+
+def training_pass(function: Callable[..., Outputs], arguments: Arguments, wrt: tuple[str, ...]) -> Callable[[], None]:
+    """What a training step does with the function, to be timed or counted: forward, and backward where there is `wrt`. All that
+    it needs beside the arguments was made before."""
+    leaves = leaves_of(arguments, wrt)
+    if not leaves:
+        return lambda: (function(**arguments), None)[1]
+    upstream = [cotangent(y) for y in outputs(function(**(arguments | leaves))) if y.requires_grad]
+
+    def run() -> None:
+        given = [y for y in outputs(function(**(arguments | leaves))) if y.requires_grad]
+        torch.autograd.grad(given, list(leaves.values()), upstream, allow_unused=True)
+
+    return run
+
+
+def leaves_of(arguments: Arguments, wrt: tuple[str, ...]) -> dict[str, Tensor]:
+    """Those arguments in `wrt` that are tensors, as leaves that require a gradient."""
+    return {name: arguments[name].detach().requires_grad_() for name in wrt if isinstance(arguments.get(name), Tensor)}
 
 
 def cotangent(y: Tensor, seed: int = 1) -> Tensor:

@@ -15,6 +15,11 @@ def test_the_page_of_fields_is_the_one_that_the_classes_give():
     assert (ROOT / "docs" / "configuration.md").read_text() == written["page"]()
 
 
+def test_the_table_of_kernels_is_the_one_that_the_catalogue_gives():
+    written = runpy.run_path(str(ROOT / "docs" / "make_kernels.py"))
+    assert (ROOT / "docs" / "kernels.md").read_text() == written["page"]()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_files_named_in_the_documents_are_there(page):
     text = page.read_text()
