@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import cache
 
 from . import consistency, ifgsm, philox
-from .launch import Launch, recording
-from .operation import Example, Operation, gradients
+from .launch import Call, Launch, noted, recording
+from .operation import Example, Operation, training_pass
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
@@ -24,18 +24,14 @@ def launches() -> tuple[Launch, ...]:
     found = {}
     for operation in OPERATIONS.values():
         for example in operation.examples:
-            for number, launch in enumerate(launches_of(operation, example)):
-                named = replace(launch, name=f"{operation.name} {example} #{number} {launch.kernel.rpartition('.')[2]}")
-                found.setdefault(repr(replace(named, name="")), named)
+            for number, call in enumerate(calls_of(operation, example)):
+                launch = noted(call, f"{operation.name} {example} #{number} {call.kernel.fn.__name__}")
+                found.setdefault(repr(replace(launch, name="")), launch)
     return tuple(found.values())
 
 
-def launches_of(operation: Operation, example: Example) -> list[Launch]:
-    """What the operation launches for the example, forward and backward, in order and without names. Nothing runs."""
+def calls_of(operation: Operation, example: Example) -> list[Call]:
+    """What the operation launches for the example, forward and backward, in order. Nothing runs."""
     with recording() as recorded:
-        arguments = operation.arguments(example, "meta", 0)
-        if operation.wrt:
-            gradients(operation.fused, arguments, operation.wrt)
-        else:
-            operation.fused(**arguments)
+        training_pass(operation.fused, operation.arguments(example, "meta", 0), operation.wrt)()
     return recorded

@@ -35,8 +35,19 @@ class Launch:
     warps: int
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of `launch`, kept in the place of running it."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    warps: int
+    constexprs: dict[str, Any]
+
+
 _interpreting = False
-_recorded: list[Launch] | None = None
+_recorded: list[Call] | None = None
 
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **constexprs: Any) -> None:
@@ -50,7 +61,7 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **cons
     if any(size == 0 for size in grid):
         return
     if _recorded is not None:
-        _recorded.append(_noted(kernel, arguments, warps, constexprs))
+        _recorded.append(Call(kernel, tuple(grid), arguments, warps, constexprs))
         return
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     # Without fused multiply-adds a kernel rounds as its reference does; Triton's own default changes with 3.10.
@@ -79,8 +90,8 @@ def interpreting() -> Iterator[None]:
 
 
 @contextmanager
-def recording() -> Iterator[list[Launch]]:
-    """Inside, launches are added to the list, without names, in the place of running. Call operators with meta tensors."""
+def recording() -> Iterator[list[Call]]:
+    """Inside, launches are added to the list in the place of running. Call operators with meta tensors."""
     global _recorded
     before, _recorded = _recorded, []
     try:
@@ -89,33 +100,34 @@ def recording() -> Iterator[list[Launch]]:
         _recorded = before
 
 
-def _noted(kernel: Any, arguments: Sequence[Any], warps: int, constexprs: dict[str, Any]) -> Launch:
-    function: types.FunctionType = kernel.fn
-    unspecialised = set(_options(kernel).get("do_not_specialize") or ())
-    passed, fixed, aligned = {}, dict(constexprs), []
+def noted(call: Call, name: str) -> Launch:
+    """What the call would tell the compiler."""
+    function: types.FunctionType = call.kernel.fn
+    unspecialised = set(_options(call.kernel).get("do_not_specialize") or ())
+    passed, fixed, aligned = {}, dict(call.constexprs), []
     parameters = inspect.signature(function).parameters.values()
-    for parameter, argument in zip(parameters, arguments, strict=False):
-        name = parameter.name
+    for parameter, argument in zip(parameters, call.arguments, strict=False):
+        parameter_name = parameter.name
         if isinstance(argument, Tensor):
-            passed[name] = "*" + _NAMES[argument.dtype]
+            passed[parameter_name] = "*" + _NAMES[argument.dtype]
             if argument.storage_offset() * argument.element_size() % _ALIGNMENT == 0:  # as PyTorch's allocations are
-                aligned.append(name)
+                aligned.append(parameter_name)
         elif argument is None:
-            fixed[name] = None
+            fixed[parameter_name] = None
         elif isinstance(argument, bool):
-            passed[name] = "i1"
+            passed[parameter_name] = "i1"
         elif (annotated := getattr(parameter.annotation, "name", None)) in _ANNOTATED:
-            passed[name] = _ANNOTATED[annotated]
+            passed[parameter_name] = _ANNOTATED[annotated]
         elif isinstance(argument, float):
-            passed[name] = "fp32"
-        elif argument == 1 and name not in unspecialised:  # Triton compiles the number in
-            fixed[name] = 1
+            passed[parameter_name] = "fp32"
+        elif argument == 1 and parameter_name not in unspecialised:  # Triton compiles the number in
+            fixed[parameter_name] = 1
         else:
-            passed[name] = "i32" if -(2**31) <= argument < 2**31 else "i64"
-            if argument % _ALIGNMENT == 0 and name not in unspecialised:
-                aligned.append(name)
+            passed[parameter_name] = "i32" if -(2**31) <= argument < 2**31 else "i64"
+            if argument % _ALIGNMENT == 0 and parameter_name not in unspecialised:
+                aligned.append(parameter_name)
     kernel_name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    return Launch("", kernel_name, passed, fixed, tuple(aligned), warps)
+    return Launch(name, kernel_name, passed, fixed, tuple(aligned), call.warps)
 
 
 def _options(kernel: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What the tests of the catalogue share: a way through each path of an operation, and comparison with float64."""
 
+import inspect
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 import triton
-from fastgan.kernels.launch import interpreting
+from fastgan.kernels.launch import Call, interpreting
 from fastgan.kernels.operation import Arguments, Example, Operation, gradients, outputs, widened
 from torch import Tensor
 
@@ -32,6 +34,62 @@ def wanted(operation: Operation, example: Example, arguments: Arguments | None =
     given = widened(arguments or operation.arguments(example, "cpu", 0))
     grads = gradients(operation.formula, given, operation.wrt) if operation.wrt else ()
     return [y.detach() for y in outputs(operation.formula(**given))], list(grads)
+
+
+def reached(call: Call) -> list[tuple[Tensor, int, int]]:
+    """The bytes that the last program of a recorded call would touch: each tensor, its first and last byte's offset. The
+    interpreter walks through the program; a load gives zeros and a store goes nowhere."""
+    from triton.runtime import interpreter
+
+    builder, stand_ins, touched = interpreter.interpreter_builder, {}, {}
+
+    def stand_in(argument: object) -> object:
+        if not isinstance(argument, Tensor):
+            return argument
+        # Apart by more than any tensor's size, so that an address says whose it is. Never used as one.
+        address = (len(stand_ins) + 1) << 44
+        stand_ins[address] = argument
+        return _Address(address, argument.dtype)
+
+    def note(ptrs, mask) -> None:
+        size = ptrs.get_element_ty().primitive_bitwidth // 8
+        for at in (ptrs.data[mask.data].min(), ptrs.data[mask.data].max()) if mask.data.any() else ():
+            owner = (int(at) + (1 << 43)) >> 44 << 44
+            first, last = touched.get(owner, (int(at), int(at)))
+            touched[owner] = min(first, int(at)), max(last, int(at) + size - 1)
+
+    def load(ptrs, mask, *rest):
+        note(ptrs, mask)
+        dtype = ptrs.get_element_ty()
+        return interpreter.TensorHandle(np.zeros(ptrs.data.shape, interpreter._get_np_dtype(dtype)), dtype)
+
+    builder.create_masked_load = load
+    builder.create_masked_store = lambda ptrs, value, mask, *rest: note(ptrs, mask)
+    grid = (*call.grid, 1, 1)[:3]
+    function = call.kernel.rewrite()
+    scope = interpreter._patch_lang(function)
+    try:
+        arguments = [stand_in(argument) for argument in call.arguments]
+        executor = interpreter.GridExecutor(function, call.kernel.arg_names, grid)
+        bound = inspect.getcallargs(function, *arguments, **call.constexprs)
+        bound = {n: a if n in executor.constexprs else interpreter._implicit_cvt(a) for n, a in bound.items()}
+        builder.set_grid_dim(*grid)
+        builder.set_grid_idx(*(size - 1 for size in grid))
+        function(**bound)
+    finally:
+        scope.restore()
+        del builder.create_masked_load, builder.create_masked_store
+    return [(stand_ins[owner], first - owner, last - owner) for owner, (first, last) in touched.items()]
+
+
+class _Address:
+    """What the interpreter asks of a tensor."""
+
+    def __init__(self, address: int, dtype: torch.dtype) -> None:
+        self.address, self.dtype = address, dtype
+
+    def data_ptr(self) -> int:
+        return self.address
 
 
 def assert_agrees(operation: Operation, got: list, want: list) -> None:

@@ -7,15 +7,17 @@ import ast
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
 from fastgan.kernels import catalog
-from fastgan.kernels.catalog import OPERATIONS, launches_of
+from fastgan.kernels.catalog import OPERATIONS, calls_of
 from fastgan.kernels.operation import gradients, in_dtype, outputs, widened
 from fastgan.kernels.traffic import EagerTraffic, kernel_traffic
-from operations import DEVICE, PATHS, assert_agrees, results, through, wanted
+from operations import DEVICE, PATHS, assert_agrees, reached, results, through, wanted
 from torch import Tensor
 
 ROOT = Path(catalog.__file__).parent
@@ -183,7 +185,25 @@ def test_kernels_move_at_most_their_share_of_eager_bytes(name):
 
 @pytest.mark.parametrize(("operation", "example"), EXAMPLES)
 def test_launches_can_be_recorded(operation, example):
-    assert launches_of(operation, example)
+    assert calls_of(operation, example)
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_offsets_past_two_to_the_31(name):
+    """The last program of every launch, at a shape of more than 2**31 elements, touches each tensor within its bounds, large ones
+    past that place. Nothing is allocated: addresses are looked at, not used."""
+    if DEVICE == "cuda":
+        pytest.skip("looks at what the interpreter would touch")
+    operation = OPERATIONS[name]
+    example = operation.examples[0]
+    batch = 2**31 // max(prod(example.shape[1:]), 1) + 3
+    large = False
+    for call in calls_of(operation, replace(example, shape=(batch, *example.shape[1:]))):
+        for tensor, first, last in reached(call):
+            assert first >= 0, call.kernel
+            assert last < tensor.numel() * tensor.element_size(), call.kernel
+            large |= last >= 2**31 * tensor.element_size()
+    assert large
 
 
 def test_names_are_unique():
