@@ -190,7 +190,7 @@ def test_launches_can_be_recorded(operation, example):
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_offsets_past_two_to_the_31(name):
-    """The last program of every launch, at a shape of more than 2**31 elements, touches each tensor within its bounds, large ones
+    """The last program of every launch, at a shape of more than 2**31 elements, touches each tensor within bounds, large ones
     past that place. Nothing is allocated: addresses are looked at, not used."""
     if DEVICE == "cuda":
         pytest.skip("looks at what the interpreter would touch")
