@@ -1,8 +1,8 @@
 """BigGAN and BigGAN-deep (Brock, Donahue, Simonyan, "Large scale GAN training for high fidelity natural image synthesis", ICLR
 2019, appendix B), and what came before them: SAGAN (Zhang et al. 2019) and the projection SN-ResNet (Miyato & Koyama 2018).
 
-    generator      z in chunks, a class vector shared by all blocks; first chunk -> linear to (4, 4, c0) -> a stage for each doubling
-                   of the side -> batch norm, ReLU -> 3x3 convolution -> tanh
+    generator      z in chunks, a class vector shared by all blocks; first chunk -> linear to (4, 4, c0) -> a stage for each
+                   doubling of the side -> batch norm, ReLU -> 3x3 convolution -> tanh
                    block: norm, ReLU, upsample, 3x3, norm, ReLU, 3x3, beside a 1x1 on the shortcut; gain and bias of its norms
                    are linear in (class vector, the block's chunk of z), the gain about 1
     discriminator  stages that halve the side -> ReLU -> summed over the image -> linear to 1, + <class vector, features>
@@ -17,9 +17,9 @@
     256     16  16 8 8 4 2 1                                    1 2 4 8 8 16 16*
     512     16  16 8 8 4 2 1 1                                  1 1 2 4 8 8 16 16*
 
-Self-attention stands after the stage whose maps have the side that is asked for. Spectral norm (eps 1e-6) is on every layer but G's
-table of class vectors; orthogonal initialisation. A 1x1 convolution commutes with upsampling and pooling: on shortcuts it runs
-where the map is small.
+Self-attention stands after the stage whose maps have the side that is asked for. Spectral norm (eps 1e-6) is on every layer but
+G's table of class vectors; orthogonal initialisation. A 1x1 convolution commutes with upsampling and pooling: on shortcuts it
+runs where the map is small.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fastgan.checked import UserError
@@ -50,20 +49,16 @@ def shape_of(state: State) -> Shape:
     except KeyError as error:
         raise UserError(f"this is no generator of BigGAN-PyTorch with shared embeddings: it has no {error}") from None
     conditions = state["blocks.0.0.bn1.gain.weight"].shape[1] - embedding
-    hierarchical = conditions > 0
-    for side, widths in GENERATOR.items():
-        depth = lists // (len(widths) - 1)
-        exact = lists == depth * (len(widths) - 1) and (deep or depth == 1)
-        if exact and first.shape[0] * widths[-1] == 16 * widths[0] * last.shape[1] and depth in ((2, 1) if deep else (1,)):
-            break
-    else:
-        raise UserError(f"no BigGAN of fastgan has {lists} blocks from {first.shape[0] // 16} to {last.shape[1]} channels")
-    if not hierarchical:
+    if conditions <= 0:
         raise UserError("BigGAN-PyTorch's generators without hierarchical latents (--hier) have no counterpart here")
-    at = [4 * 2 ** (int(name.split(".")[1]) // depth + 1) for name in state if name.endswith(".gamma")]
-    dim = conditions if deep else conditions * len(widths)
-    width = last.shape[1] // widths[-1]
-    return Shape(deep, side, last.shape[0], width, dim, classes, embedding, tuple(at), depth if deep else 2)
+    for side, widths in GENERATOR.items():
+        stages, width = len(widths) - 1, last.shape[1] // widths[-1]
+        depth, rest = divmod(lists, stages)
+        if rest == 0 and (depth == 1 or deep) and first.shape[0] == 16 * widths[0] * width:
+            at = [4 * 2 ** (int(name.split(".")[1]) // depth + 1) for name in state if name.endswith(".gamma")]
+            dim = conditions if deep else conditions * len(widths)
+            return Shape(deep, side, last.shape[0], width, dim, classes, embedding, tuple(at), depth if deep else 2)
+    raise UserError(f"no BigGAN of fastgan has {lists} blocks from {first.shape[0] // 16} to {last.shape[1]} channels")
 
 
 def generator_state(state: State, shape: Shape) -> dict[str, Tensor]:
@@ -97,7 +92,7 @@ def _renamed(name: str, value: Tensor, shape: Shape, generator: bool):
 
 def _block(path: list[str], leaf: str, shape: Shape, generator: bool) -> list[str]:
     number, place, *rest = path
-    stage, block = (divmod(int(number), shape.depth) if shape.deep and generator else (int(number), int(place)))
+    stage, block = divmod(int(number), shape.depth) if shape.deep and generator else (int(number), int(place))
     if leaf == "gamma" or rest[0] in ("theta", "phi", "g", "o"):
         return ["attention", str(_side(stage, shape, generator)), *rest]
     return ["stages", str(stage), str(block), *_norm(rest)]
