@@ -167,6 +167,29 @@ def _cos_sin(angle):
     return tl.where(((turn + 1) & 2) == 2, -cos, cos), tl.where((turn & 2) == 2, -sin, sin)
 
 
+@triton.jit
+def _normals(rows_ptr, row, first, inside, pairs, key, step, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The normal numbers 4 first, ... of each row, and those `pairs` further on, (ROWS, 4 BLOCK): cosines and sines."""
+    block = first + tl.arange(0, BLOCK)
+    w0, w1, w2, w3 = _words(rows_ptr, row, block, inside, key, step, ROWS, BLOCK)
+    radius_word = _in_order(w0, w1, w2, w3, ROWS, BLOCK)
+
+    a0, a1, a2, a3 = _words(rows_ptr, row, pairs // 4 + block, inside, key, step, ROWS, BLOCK)
+    if SHIFT > 0:  # four angles straddle two blocks
+        b0, b1, b2, _ = _words(rows_ptr, row, pairs // 4 + 1 + block, inside, key, step, ROWS, BLOCK)
+        if SHIFT == 1:
+            a0, a1, a2, a3 = a1, a2, a3, b0
+        elif SHIFT == 2:
+            a0, a1, a2, a3 = a2, a3, b0, b1
+        else:
+            a0, a1, a2, a3 = a3, b0, b1, b2
+    angle_word = _in_order(a0, a1, a2, a3, ROWS, BLOCK)
+
+    radius = tl.sqrt(-2.0 * tl.log(1.0 - _uniform(radius_word)))
+    cos, sin = _cos_sin(6.283185307179586 * _uniform(angle_word))
+    return radius * cos, radius * sin
+
+
 @triton.jit(do_not_specialize=["batch", "key", "step"])
 def normal_kernel(
     out_ptr,
@@ -185,28 +208,12 @@ def normal_kernel(
     row = (program // tiles) * ROWS + tl.arange(0, ROWS)
     first = (program % tiles) * BLOCK
     inside = row < batch
-    block = first + tl.arange(0, BLOCK)
-    w0, w1, w2, w3 = _words(rows_ptr, row, block, inside, key, step, ROWS, BLOCK)
-    radius_word = _in_order(w0, w1, w2, w3, ROWS, BLOCK)
-
-    a0, a1, a2, a3 = _words(rows_ptr, row, pairs // 4 + block, inside, key, step, ROWS, BLOCK)
-    if SHIFT > 0:  # four angles straddle two blocks
-        b0, b1, b2, _ = _words(rows_ptr, row, pairs // 4 + 1 + block, inside, key, step, ROWS, BLOCK)
-        if SHIFT == 1:
-            a0, a1, a2, a3 = a1, a2, a3, b0
-        elif SHIFT == 2:
-            a0, a1, a2, a3 = a2, a3, b0, b1
-        else:
-            a0, a1, a2, a3 = a3, b0, b1, b2
-    angle_word = _in_order(a0, a1, a2, a3, ROWS, BLOCK)
-
-    radius = tl.sqrt(-2.0 * tl.log(1.0 - _uniform(radius_word)))
-    cos, sin = _cos_sin(6.283185307179586 * _uniform(angle_word))
+    cosines, sines = _normals(rows_ptr, row, first, inside, pairs, key, step, SHIFT, ROWS, BLOCK)
     pair = 4 * first + tl.arange(0, 4 * BLOCK)[None, :]
     out = out_ptr + row[:, None] * count + pair
     mask = inside[:, None] & (pair < pairs)
-    tl.store(out, radius * cos, mask=mask)
-    tl.store(out + pairs, radius * sin, mask=mask & (pairs + pair < count))
+    tl.store(out, cosines, mask=mask)
+    tl.store(out + pairs, sines, mask=mask & (pairs + pair < count))
 
 
 def blocks_of(output: str, count: int) -> int:
