@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, interpolate, philox
+from . import consistency, ifgsm, interpolate, mode_seeking, philox
 from .launch import Launch, recording
 from .operation import Example, Operation, gradients
 
@@ -14,6 +14,7 @@ OPERATIONS: dict[str, Operation] = {
         consistency.OPERATION,
         ifgsm.OPERATION,
         *interpolate.OPERATIONS,
+        mode_seeking.OPERATION,
         *philox.OPERATIONS,
     )
 }  # fmt: skip
