@@ -27,6 +27,8 @@ Bytes per element of the images, e to the element (4 in float32); latents are a 
     backward, one side      3 e                 6 e
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -37,6 +39,8 @@ from .layout import dense, is_dense, like
 from .operation import Example, Operation
 from .operator import operator
 from .reduction import BLOCK, PROGRAMS, WARPS, accumulator, parts
+
+Number = float | Tensor
 
 
 def mode_seeking(
@@ -92,7 +96,7 @@ def _ratio(apart: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
     return (apart * inverse).masked_fill(equal, torch.inf), inverse.masked_fill(equal, 0)
 
 
-def _slopes(apart: Tensor, inverse: Tensor, loss: Tensor, pair: int) -> tuple[Tensor, Tensor]:
+def _slopes(apart: Number, inverse: Number, loss: Number, pair: int) -> tuple[Number, Number]:
     """The factors of sign(x2 - x1) / n (pair 0), or of sign(z2 - z1) / k (pair 1), in the gradients of loss and ratio.
 
     loss^2 alone could vanish, and 1 / below^2 overflow, where latents are close to one another.
@@ -108,12 +112,14 @@ def _distance(a: Tensor, b: Tensor, real: torch.dtype) -> Tensor:
 
 def _forward_cpu(x1: Tensor, x2: Tensor, z1: Tensor, z2: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor, Tensor]:
     real = accumulator(x1.dtype, z1.dtype)
-    apart, below = _distance(x1, x2, real), _distance(z1, z2, real) + offset
-    ratio, inverse = _ratio(apart, below)
+    # Python's numbers: ten operations of torch on scalars would take longer than the distances of small images.
+    apart, below = _distance(x1, x2, real).item(), _distance(z1, z2, real).item() + offset
+    inverse = 1 / below if below else 0.0
+    ratio = apart * inverse if below else math.inf
     loss = 1 / (ratio + eps)
     counts = max(x1.numel(), 1), max(z1.numel(), 1)
-    slopes = torch.stack([slope / counts[pair] for pair in (0, 1) for slope in _slopes(apart, inverse, loss, pair)])
-    return loss, ratio, slopes
+    slopes = [slope / counts[pair] for pair in (0, 1) for slope in _slopes(apart, inverse, loss, pair)]
+    return tuple(torch.tensor(numbers, dtype=real) for numbers in (loss, ratio, slopes))
 
 
 def _backward_cpu(
@@ -313,8 +319,8 @@ def _differentiable_side(ctx, x1, x2, z1, z2, to_loss, to_ratio, pair: int) -> T
     apart = images.abs().mean()
     ratio, inverse = _ratio(apart, latents.abs().mean() + ctx.offset)
     slope = _both(to_loss, to_ratio, *_slopes(apart, inverse, 1 / (ratio + ctx.eps), pair))
-    a, apart = (z1, latents) if pair else (x1, images)
-    return (apart.sign() * (slope / max(a.numel(), 1))).to(a.dtype)
+    a, difference = (z1, latents) if pair else (x1, images)
+    return (difference.sign() * (slope / max(a.numel(), 1))).to(a.dtype)
 
 
 _forward.register_autograd(_backward, setup_context=_save)
