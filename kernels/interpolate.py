@@ -63,8 +63,8 @@ def interpolate(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
         share: (B,), floating point: each sample's part of x; a constant.
 
     Returns:
-        (B, ...), of x's type, computed as `torch.lerp(y, x, share)`: x itself where share is 1, y where it is 0. Differentiable
-        towards x and y to any order.
+        (B, ...), of their type, computed as `torch.lerp(y, x, share)`: x itself where share is 1, y where it is 0. In memory as
+        y is, for generated images lie as the networks want them. Differentiable towards x and y to any order.
 
     Raises:
         ValueError: tensors that don't match, or a share that requires a gradient.
@@ -280,8 +280,8 @@ def _as(x: Tensor, rows: Tensor) -> Tensor:
 
 def _interpolate_cpu(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
     real = accumulator(x.dtype)
-    between = torch.lerp(_in_rows(_ordered(y, x)).to(real), _in_rows(x).to(real), share.to(real)[:, None])
-    return _as(x, between).to(x.dtype)
+    between = torch.lerp(_in_rows(y).to(real), _in_rows(_ordered(x, y)).to(real), share.to(real)[:, None])
+    return _as(y, between).to(y.dtype)
 
 
 def _interpolate_drawn_cpu(x: Tensor, y: Tensor, rows: Tensor, seed: int, purpose: str, step: int) -> tuple[Tensor, Tensor]:
@@ -536,16 +536,16 @@ def _counter(seed: int, purpose: str) -> int:
 
 
 def _launch_interpolate(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
-    x = dense_rows(x)
-    out, y, columns = _room(x), like(y, x), x.numel() // max(len(x), 1)
+    y = dense_rows(y)
+    out, x, columns = _room(y), like(x, y), y.numel() // max(len(y), 1)
     grid, tile = _tile(len(x), columns, x.element_size())
     launch(interpolate_kernel, grid, x, y, share.contiguous(), None, out, len(x), columns, 0, 0, warps=WARPS, **tile)
     return out
 
 
 def _launch_interpolate_drawn(x: Tensor, y: Tensor, rows: Tensor, seed: int, purpose: str, step: int) -> tuple[Tensor, Tensor]:
-    x = dense_rows(x)
-    out, y, columns = _room(x), like(y, x), x.numel() // max(len(x), 1)
+    y = dense_rows(y)
+    out, x, columns = _room(y), like(x, y), y.numel() // max(len(y), 1)
     share = torch.empty(len(x), dtype=torch.float32, device=x.device)
     grid, tile = _tile(len(x), columns, x.element_size())
     numbers = (len(x), columns, _counter(seed, purpose), step & philox._MASK)
@@ -608,12 +608,12 @@ def _launch_deviation(x: Tensor) -> Tensor:
     return out
 
 
-_interpolate = operator("interpolate", cpu=_interpolate_cpu, kernels=_launch_interpolate, fake=lambda x, y, share: _room(x))
+_interpolate = operator("interpolate", cpu=_interpolate_cpu, kernels=_launch_interpolate, fake=lambda x, y, share: _room(y))
 _interpolate_drawn = operator(
     "interpolate_drawn",
     cpu=_interpolate_drawn_cpu,
     kernels=_launch_interpolate_drawn,
-    fake=lambda x, y, rows, *numbers: (_room(x), torch.empty(len(x), dtype=torch.float32, device=x.device)),
+    fake=lambda x, y, rows, *numbers: (_room(y), torch.empty(len(x), dtype=torch.float32, device=x.device)),
 )
 _split = operator(
     "interpolate_backward",
