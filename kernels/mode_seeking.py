@@ -24,7 +24,7 @@ Bytes per element of the images, e to the element (4 in float32); latents are a 
                             kernel              eager 1 / ((x2 - x1).abs().mean() / (z2 - z1).abs().mean() + eps)
     forward                 2 e                 6 e      (subtract: 3, abs: 2, mean: 1)
     backward, both sides    4 e                 8 e      (mean: 1 for what it spreads, sign: 2, their product: 3, x1's sign: 2)
-    backward, one side      3 e                 6 e
+    backward, x2 alone      3 e                 6 e
 """
 
 import math

@@ -106,7 +106,7 @@ def _few(rows: Tensor, step: int, key: tuple[int, int]) -> Tensor:
         a, b = (right >> 32 & low) ^ b ^ first * one, right & low
         c, d = (left >> 32 & low) ^ d ^ second * one, left & low
     words = b"".join(word.to_bytes(size, sys.byteorder) for word in (a, b, c, d))
-    return torch.frombuffer(bytearray(words), dtype=torch.int64).view(4, -1).t().contiguous()
+    return torch.frombuffer(bytearray(words), dtype=torch.int64).view(4, -1).t().clone(memory_format=torch.contiguous_format)
 
 
 def _philox(even: Tensor, odd: Tensor, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,6 +24,7 @@ class ModeSeeking(Term):
     of the first latents alone; the published code shows it both halves."""
 
     weight: NonNegativeFloat = 1.0
+    """1 as published for class-conditional images."""
 
     @property
     def player(self) -> Literal["generator"]:
