@@ -99,8 +99,8 @@ class AdversarialGame(Game):
                 self._reused[draw.part] = imagined
             return imagined
 
-        labels = batch["labels"] if self.classes else None
-        return Scene(batch["images"], labels, imagine, generate, draw, latents=partial(self.prior, draw))
+        real_labels = batch["labels"] if self.classes else None
+        return Scene(batch["images"], real_labels, imagine, generate, draw, latents=partial(self.prior, draw))
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -33,7 +33,7 @@ class ModeSeeking(Term):
 
     @property
     def couples(self) -> bool:
-        """It is a ratio of means over the whole batch."""
+        """It is a ratio of means over the whole batch. Ranks would each take the ratio of their own samples."""
         return True
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
