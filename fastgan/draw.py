@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import philox
+from fastgan.kernels.interpolate import interpolate_drawn
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Draw:
         """Whole numbers in [0, bound), each as likely up to 2**-24, int64 (B,)."""
         # 1 - 2**-24, the largest number that may come, times any bound below 2**24 still rounds to less than the bound.
         return (self.uniform(name) * bound).long()
+
+    def interpolate(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """e x + (1 - e) y for (B, ...) tensors, with e = `uniform(name)` for each sample, drawn where it is used."""
+        return interpolate_drawn(x, y, self.seed, self._stream(name), self.rows, self.step)
 
     def times(self, factor: int) -> "Draw":
         """The same source for `factor` samples in the place of each one."""

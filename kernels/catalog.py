@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import consistency, ifgsm, interpolate, mode_seeking, philox
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -13,6 +13,8 @@ OPERATIONS: dict[str, Operation] = {
     for operation in (
         consistency.OPERATION,
         ifgsm.OPERATION,
+        *interpolate.OPERATIONS,
+        mode_seeking.OPERATION,
         *philox.OPERATIONS,
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ With `refinement` on it is AdvLatGAN-qua (Li et al., NeurIPS 2022): D learns fro
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -98,7 +99,8 @@ class AdversarialGame(Game):
                 self._reused[draw.part] = imagined
             return imagined
 
-        return Scene(batch["images"], batch["labels"] if self.classes else None, imagine, generate, draw)
+        real_labels = batch["labels"] if self.classes else None
+        return Scene(batch["images"], real_labels, imagine, generate, draw, latents=partial(self.prior, draw))
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

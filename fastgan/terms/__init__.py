@@ -4,13 +4,15 @@ A term is at once its settings (frozen, checked) and its formula, so a configura
 `terms: {r1: {gamma: 1.0}}`.
 """
 
+from fastgan.terms.mode_seeking import ModeSeeking
 from fastgan.terms.r1 import R1
 from fastgan.terms.term import Imagined, Scene, Term
 from fastgan.terms.wgan_gp import WganGP
 
 TERMS: dict[str, type[Term]] = {
+    "mode_seeking": ModeSeeking,
     "r1": R1,
     "wgan_gp": WganGP,
 }
 
-__all__ = ["R1", "TERMS", "Imagined", "Scene", "Term", "WganGP"]
+__all__ = ["R1", "TERMS", "Imagined", "ModeSeeking", "Scene", "Term", "WganGP"]

@@ -36,6 +36,8 @@ class Scene:
     generate: Callable[..., Tensor]
     """(z, labels) -> images, in the graph that this phase wants."""
     draw: Draw
+    latents: Callable[[str], Tensor] | None = None
+    """(name) -> further latents from the game's prior, (B', dim), drawn under that name; None in a game without one."""
 
     @cached_property
     def fake(self) -> Imagined:

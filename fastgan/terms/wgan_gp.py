@@ -29,8 +29,7 @@ class WganGP(Term):
 
     def views(self, scene: Scene) -> dict[str, View]:
         """The points x^, alone: their gradient is differentiated again. Where classes differ, x^ has its real image's."""
-        share = scene.draw.uniform("wgan-gp", *[1] * (scene.real.dim() - 1)).to(scene.real.dtype)
-        between = torch.lerp(scene.fake.images.detach(), scene.real.detach(), share)
+        between = scene.draw.interpolate("wgan-gp", scene.real.detach(), scene.fake.images.detach())
         return {"wgan_gp": View(between.requires_grad_(), scene.real_labels, alone=True)}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:

@@ -17,9 +17,15 @@ LAUNCHES = {launch.name: launch for launch in launches()}
 NARROW = {
     "reduction.total_kernel": "writes one number",
     "consistency.loss_kernel": "writes one number a program",
+    "interpolate.moments_kernel": "writes three numbers a program",
+    "interpolate.deviation_kernel": "writes one number",
+    "mode_seeking.distances_kernel": "writes one number a program",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
+    "interpolate.perturb_kernel": "channels last, where the numbers of a block of words lie apart",
+    "interpolate.perturb_normal_kernel": "the same",
+    "mode_seeking.ratio_kernel": "reads two runs of partial sums, of any length, once",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
@@ -48,6 +54,9 @@ def test_memory_is_read_and_written_16_bytes_at_a_time(reports):
     for name in ("philox_words 128", "philox_uniform 3072", "philox_normal 128"):
         for arch in ARCHITECTURES:
             assert next(row for (full, a), row in reports.items() if full.startswith(name) and a == arch).widest_store == 16
+    for row in reports.values():
+        if row.kernel.startswith("interpolate.perturb") and "channels-last" not in row.name:
+            assert (row.widest_load, row.widest_store) == (16, 16), row
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
