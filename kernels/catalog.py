@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import consistency, gradient_penalty, ifgsm, philox
 from .launch import Launch, recording
 from .operation import Example, Operation, gradients
 
@@ -12,6 +12,7 @@ OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
         consistency.OPERATION,
+        *gradient_penalty.OPERATIONS,
         ifgsm.OPERATION,
         *philox.OPERATIONS,
     )
