@@ -32,15 +32,15 @@ Everything is made of two operations on a sample's row, closed under differentia
 The penalty is a row_dot of grad with itself (a launch), finished by one small program that also writes phi'(n) / (n B), with
 which the backward pass is a row_scale (a launch).
 
-Bytes per element, e to the element of grad (4 in float32), and what eager code moves: grad.flatten(1).norm(2, dim=1), and where
-that is not zero-centred, grad.square().flatten(1).sum(1):
+Bytes per element, e to the element of grad (4 in float32), and what eager code moves: grad.flatten(1).norm(2, dim=1), or
+grad.square().flatten(1).sum(1) for R1:
 
-                kernel    norm                                                       square
-    forward      e        e                                                          3 e
-    backward     2 e      6 e   (over the norm: 2, masked where it is 0: 2, times    6 e   (twice the input: 2, times what the
-                                the upstream gradient: 2)                                  sum spreads: 2, ...)
+                kernel    norm                                            square
+    forward      e        e                                               3 e   (square: 2, sum: 1)
+    backward     2 e      6 e   (divided by the norm: 2, masked where     6 e   (to the power 1: 2, doubled: 2, times the
+                                that is 0: 2, times the gradient: 2)            gradient: 2)
 
-Channels-last costs the kernels no more; eager code copies, 2 e in each direction.
+Channels-last costs the kernels no more; eager code first copies, 2 e.
 """
 
 import math
@@ -62,6 +62,9 @@ FORMS = ("gn", "gran")
 BLOCK = 2048
 """Numbers of a row that a program has in hand, at most: 16 a thread, so that four 16-byte loads of float32 are under way."""
 
+SHORT = 512
+"""Numbers in hand where rows are short and several go together; these are read 4 bytes at a time."""
+
 PROGRAMS = 1024
 """Programs among which rows are split: some eight for each multiprocessor, what one holds at a time."""
 
@@ -71,7 +74,7 @@ PIECE = 1024
 COPIED = 2**18
 """Numbers in half precision that it widens at a time."""
 
-FINISHING = 1024
+FINISHING = 512
 """Partial sums that the finishing program has in hand."""
 
 
@@ -129,7 +132,7 @@ def gradient_normalised_score(score: Tensor, grad: Tensor, form: str = "gn", eps
         score: (B,), floating point.
         grad: (B, ...), floating point, any layout: the gradient of each score towards its sample.
         form: "gn", D / (n + |D|) in [-1, 1], or "gran", D n / (n^2 + eps).
-        eps: of the form "gran", above 0; its paper's is 0.1. The other ignores it.
+        eps: of the form "gran", above 0. The other ignores it.
 
     Returns:
         (B,), float32 (float64 where an argument is); 0 where both D and n are. Differentiable to any order, with derivative 0
@@ -290,14 +293,16 @@ def _dot_cpu(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _scale_cpu(x: Tensor, scale: Tensor, factor: Tensor) -> Tensor:
-    x = dense_rows(x)
-    scale = _rounded(scale * factor, scale.dtype)
-    if x.dtype == scale.dtype:
-        return x * scale.view(-1, *[1] * (x.dim() - 1))
+    x, each = dense_rows(x), (-1, *[1] * (x.dim() - 1))
+    both = scale * factor
+    if not both.isfinite().all():  # of tiny gradients: one after the other, they may give ordinary numbers
+        return (x * scale.view(each) * factor.expand_as(scale).view(each)).to(x.dtype)
+    if x.dtype == both.dtype:
+        return x * both.view(each)
     # A batch norm whose channels are the samples scales half precision with numbers in float32 and rounds once: in 87 us, where
     # a float32 product that is then rounded takes 162.
-    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
-    scaled = torch.native_batch_norm(_rows(x)[None], scale, zero, zero, one, False, 0.0, 0.0)[0]
+    zero, one = torch.zeros_like(both), torch.ones_like(both)
+    scaled = torch.native_batch_norm(_rows(x)[None], both, zero, zero, one, False, 0.0, 0.0)[0]
     return scaled.as_strided(x.shape, x.stride())
 
 
@@ -441,14 +446,14 @@ def scale_kernel(
     tl.store(out_ptr + at, (x * scale * factor).to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def tile(columns: int) -> tuple[int, int]:
+def tile(columns: int, element_size: int) -> tuple[int, int]:
     """Rows and columns that a program handles at a time: several rows where they are short."""
-    block = min(triton.next_power_of_2(max(columns, 1)), BLOCK)
-    return BLOCK // block, block
+    block = min(triton.next_power_of_2(max(columns, 1)), BLOCK if element_size <= 4 else BLOCK // 2)
+    return max(SHORT // block, 1), block
 
 
 def parts(batch: int, columns: int) -> int:
-    """Programs that share a row: a power of 4, for each is a configuration; none without numbers to add, and no more than make
+    """Programs that share a row: a power of 4, for each is a configuration; no more than have a block to add, and than make
     enough programs of all rows."""
     count = 1
     while 4 * count * BLOCK <= columns and count * batch < PROGRAMS:
@@ -461,7 +466,7 @@ def _launch_dot(x: Tensor, y: Tensor | None) -> Tensor:
     x = dense_rows(x)
     y = y if y is None else like(y, x)
     batch, columns = len(x), _columns(x)
-    (rows, block), count = tile(columns), parts(batch, columns)
+    (rows, block), count = tile(columns, x.element_size()), parts(batch, columns)
     partial = torch.empty(batch, count, dtype=torch.float64, device=x.device)
     grid = (triton.cdiv(batch, rows) * count,)
     launch(dot_kernel, grid, x, y, partial, batch, columns, warps=WARPS, ROWS=rows, BLOCK=block, PARTS=count)
@@ -492,7 +497,7 @@ def _launch_penalty(grad: Tensor, kind: str, target: float, power: float) -> tup
 def _launch_scale(x: Tensor, scale: Tensor, factor: Tensor) -> Tensor:
     x, scale, factor = dense_rows(x), scale.contiguous(), factor.contiguous()
     out, batch, columns = torch.empty_like(x), len(x), _columns(x)
-    rows, block = tile(columns)
+    rows, block = tile(columns, x.element_size())
     grid = (triton.cdiv(batch, rows) * triton.cdiv(columns, block),)
     sizes = {"FACTORS": factor.dim(), "ROWS": rows, "BLOCK": block}
     launch(scale_kernel, grid, x, scale, factor, out, batch, columns, warps=WARPS, **sizes)
