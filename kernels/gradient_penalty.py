@@ -71,7 +71,7 @@ PROGRAMS = 1024
 PIECE = 1024
 """Numbers that the CPU's path adds up in float32 before it goes on in float64."""
 
-COPIED = 2**18
+COPIED = 2**19
 """Numbers in half precision that it widens at a time."""
 
 FINISHING = 512
@@ -553,8 +553,8 @@ def _penalty_backward(ctx, upstream: Tensor, _):
 
 
 class _PenaltyOnCpu(torch.autograd.Function):
-    """The operator without its dispatch, which takes 10 to 35 us forward and backward where all of eager code takes 25 to 40 for
-    a batch of points or digits."""
+    """The operator without its dispatch, which takes 10 to 35 us forward and backward; all of eager code takes 25 to 40 for a
+    batch of points or digits."""
 
     @staticmethod
     def forward(ctx, grad: Tensor, *rest) -> Tensor:
