@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, interpolate, mode_seeking, philox
+from . import consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -12,6 +12,7 @@ OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
         consistency.OPERATION,
+        *gradient_penalty.OPERATIONS,
         ifgsm.OPERATION,
         *interpolate.OPERATIONS,
         mode_seeking.OPERATION,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
+from fastgan.kernels.gradient_penalty import gradient_penalty
 from fastgan.terms.term import Scene, Term
 
 
@@ -36,7 +37,4 @@ class WganGP(Term):
         """weight times the batch mean of the squared distance of the gradient norm from the target."""
         view = judged["wgan_gp"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
-        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        # vector_norm's derivative at 0 is 0, where that of a root of a sum of squares is NaN.
-        norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        return self.weight * (norm - self.target).square().mean()
+        return self.weight * gradient_penalty(gradient, target=self.target)

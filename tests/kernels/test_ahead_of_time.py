@@ -20,6 +20,9 @@ NARROW = {
     "interpolate.moments_kernel": "writes three numbers a program",
     "interpolate.deviation_kernel": "writes one number",
     "mode_seeking.distances_kernel": "writes one number a program",
+    "gradient_penalty.dot_kernel": "writes one number a row and program",
+    "gradient_penalty.sums_kernel": "writes one or two numbers a sample",
+    "gradient_penalty.penalty_kernel": "writes one number, and one a sample",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
