@@ -4,13 +4,14 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import augment, consistency, ifgsm, philox
 from .launch import Launch, recording
 from .operation import Example, Operation, gradients
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
+        augment.OPERATION,
         consistency.OPERATION,
         ifgsm.OPERATION,
         *philox.OPERATIONS,
