@@ -291,17 +291,17 @@ def _augment_cpu(
     contrast: Tensor | None,
     border: str,
 ) -> Tensor:
-    """In operations that run at the speed of memory for both layouts, seen as rows of memory: of a plane's pixels, or of the
-    channels of a row's pixels."""
+    """Operations that run at the speed of memory in both layouts: whole rows of it are chosen, then numbers within a row.
+    What they write is written over where it can be: fresh pages cost as much as the arithmetic."""
     x = dense_rows(x)
     lines = _lines(x).to(accumulator(x.dtype))
-    lines = _coloured(lines, x.shape, brightness, saturation, contrast)
+    lines = _coloured(lines, x, brightness, saturation, contrast)
     rows, columns = _sources(lines, x.shape, flip, shift, border)
     if rows is not None:
         lines = lines.view(-1, lines.shape[3]).index_select(0, rows).view(lines.shape)
     if columns is not None:
         lines = lines.gather(3, columns.expand(lines.shape))
-    lines = _kept(lines, x.shape, shift if border == "zero" else None, cutout)
+    lines = _kept(lines, x, shift if border == "zero" else None, cutout)
     return _unlined(lines, x)
 
 
@@ -317,15 +317,22 @@ def _augment_backward_cpu(
     """Each step of `_augment_cpu` transposed, in reverse order. At most two addends meet in a place: any order has one sum."""
     upstream = dense_rows(upstream)
     lines = _lines(upstream).to(accumulator(upstream.dtype))
-    lines = _kept(lines, upstream.shape, shift if border == "zero" else None, cutout)
+    lines = _kept(lines, upstream, shift if border == "zero" else None, cutout)
     rows, columns = _sources(lines, upstream.shape, flip, shift, border)
     if columns is not None:
-        lines = torch.zeros_like(lines).scatter_add_(3, columns.expand(lines.shape), lines)
-    if rows is not None:
-        flat = lines.view(-1, lines.shape[3])
-        lines = torch.zeros_like(flat).index_add_(0, rows, flat).view(lines.shape)
-    lines = _coloured(lines, upstream.shape, None, saturation, contrast)
+        moved = torch.zeros_like(lines).scatter_add_(3, columns.expand(lines.shape), lines)
+        lines, spare = moved, lines
+    if rows is not None:  # then columns were moved too
+        target = torch.zeros_like(lines) if _same(spare, upstream) else spare.zero_()
+        target.view(-1, lines.shape[3]).index_add_(0, rows, lines.view(-1, lines.shape[3]))
+        lines = target
+    lines = _coloured(lines, upstream, None, saturation, contrast)
     return _unlined(lines, upstream)
+
+
+def _same(lines: Tensor, x: Tensor) -> bool:
+    """Whether the rows are x's own memory, which must not be written."""
+    return lines.data_ptr() == x.data_ptr()
 
 
 def _lines(x: Tensor) -> Tensor:
@@ -339,37 +346,32 @@ def _unlined(lines: Tensor, x: Tensor) -> Tensor:
 
 
 def _coloured(
-    lines: Tensor, shape: Sequence[int], brightness: Tensor | None, saturation: Tensor | None, contrast: Tensor | None
+    lines: Tensor, x: Tensor, brightness: Tensor | None, saturation: Tensor | None, contrast: Tensor | None
 ) -> Tensor:
-    """k s x + k (1 - s) m(x) + (1 - k) M(x) + b"""
-    real = lines.dtype
-    offset = None if brightness is None else brightness.to(real)
+    """k s x + k (1 - s) m(x) + (1 - k) M(x) + b, in the rows of x or, where they are a copy, in place."""
+    if brightness is None and saturation is None and contrast is None:
+        return lines
+    target = None if _same(lines, x) else lines
+    batch, channels, height, width = x.shape
+    factor, offset = lines.new_ones(batch), lines.new_zeros(batch)
     if contrast is not None:
-        contrast = contrast.to(real)
-        dull = (1 - contrast) * lines.flatten(1).mean(1)
-        offset = dull if offset is None else offset + dull
-    own = contrast
-    if saturation is not None:
-        saturation = saturation.to(real)
-        own = saturation if contrast is None else saturation * contrast
-        grey = 1 - saturation if contrast is None else (1 - saturation) * contrast
-    coloured = lines if own is None else lines * own[:, None, None, None]
-    if saturation is not None:
-        # torch's mean over a short last dimension, and its broadcasting along it, take ten times as long as channel by channel.
-        batch, channels = shape[:2]
-        pixels = shape[2] * shape[3]
-        form, axis = ((batch, channels, pixels), 1) if lines.shape[1] == channels else ((batch, pixels, channels), 2)
-        first, *others = lines.view(form).unbind(axis)
-        mean = first.clone()
-        for channel in others:
-            mean += channel
-        mean *= grey[:, None] / channels
-        if offset is not None:
-            mean += offset[:, None]
-        for channel in coloured.view(form).unbind(axis):
-            channel += mean
-    elif offset is not None:
-        coloured = coloured + offset[:, None, None, None]
+        factor = contrast.to(lines.dtype)
+        offset = (1 - factor) * lines.flatten(1).mean(1)
+    if brightness is not None:
+        offset = offset + brightness
+    if saturation is None:
+        return torch.mul(lines, factor[:, None, None, None], out=target).add_(offset[:, None, None, None])
+    # torch's mean over a short last dimension, and broadcasting along it, take five times as long as channel by channel.
+    pixels = height * width
+    form, axis = ((batch, channels, pixels), 1) if lines.shape[1] == channels else ((batch, pixels, channels), 2)
+    first, second, *others = lines.view(form).unbind(axis)  # one channel has no saturation
+    mean = first + second
+    for channel in others:
+        mean += channel
+    mean = mean.mul_(((1 - saturation) * factor / channels)[:, None]).add_(offset[:, None])
+    coloured = torch.mul(lines, (saturation * factor)[:, None, None, None], out=target)
+    for channel in coloured.view(form).unbind(axis):
+        channel += mean
     return coloured
 
 
@@ -399,34 +401,33 @@ def _sources(
     return rows, columns
 
 
-def _kept(lines: Tensor, shape: Sequence[int], shift: Tensor | None, cutout: Tensor | None) -> Tensor:
-    """The numbers with 0 in the cut-out rectangles, and where `shift` brings in what is outside the frame. Bits are masked: as
-    fast as a product, and what is cut out is 0 even where it was NaN."""
+def _kept(lines: Tensor, x: Tensor, shift: Tensor | None, cutout: Tensor | None) -> Tensor:
+    """The rows of x, in place where they are a copy, with 0 in the cut-out rectangles and where `shift` brings in the border.
+    Bits are masked: as fast as a product, and what is cut out is 0 even where it was NaN."""
     if shift is None and cutout is None:
         return lines
     bits = torch.int64 if lines.dtype == torch.float64 else torch.int32
-    height, width = shape[2:]
-    row, number = torch.arange(height, device=lines.device), torch.arange(lines.shape[3], device=lines.device)
-    column = number // (lines.shape[3] // width)
-
-    def ones(where: Tensor) -> Tensor:
-        return where.to(bits).neg_()
-
-    def rectangle(rows: Tensor, columns: Tensor) -> Tensor:
-        return ones(rows)[:, None, :, None] & ones(columns)[:, None, None, :]
-
-    keep = None
+    batch, _, height, length = lines.shape
+    width = x.shape[3]
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    seen = left = torch.ones((batch, width), dtype=torch.bool, device=x.device)
+    pattern = torch.full(
+        (batch, height), 2, device=x.device
+    )  # of a row: 0 outside the frame, 1 across the rectangle, 2 neither
+    if cutout is not None:
+        top, start, high, wide = cutout[:, :, None].unbind(1)
+        pattern -= ((row >= top) & (row < top + high)).to(pattern.dtype)
+        left = (column < start) | (column >= start + wide)
     if shift is not None:
         down, right = shift[:, :1], shift[:, 1:]
-        keep = rectangle(
-            (row >= down) & (row < height + down),
-            (column >= right) & (column < width + right),
-        )
-    if cutout is not None:
-        top, left, high, wide = cutout[:, :, None].unbind(1)
-        cut = rectangle((row >= top) & (row < top + high), (column >= left) & (column < left + wide)).bitwise_not_()
-        keep = cut if keep is None else keep.bitwise_and_(cut)
-    return (lines.view(bits) & keep).view(lines.dtype)
+        pattern *= (row >= down) & (row < height + down)
+        seen = (column >= right) & (column < width + right)
+    pattern += 3 * torch.arange(batch, device=x.device)[:, None]
+    patterns = torch.stack((torch.zeros_like(seen), left & seen, seen), dim=1).to(bits).neg_()
+    patterns = patterns[..., None].expand(-1, -1, -1, length // width).reshape(3 * batch, length)
+    mask = patterns.index_select(0, pattern.view(-1)).view(batch, 1, height, length)
+    raw = lines.view(bits)
+    return torch.bitwise_and(raw, mask, out=None if _same(lines, x) else raw).view(lines.dtype)
 
 
 @triton.jit
@@ -801,8 +802,8 @@ OPERATION = Operation(
     minimum=_minimum,
     wrt=("x",),
     examples=(
-        Example("64x64 DiffAugment", (64, 3, 64, 64), options={"policy": DIFFAUGMENT}),
         Example("64x64 flip, shift", (64, 3, 64, 64), options={"policy": CONSISTENCY}),
+        Example("64x64 DiffAugment", (64, 3, 64, 64), options={"policy": DIFFAUGMENT}),
         Example("CIFAR DiffAugment", (64, 3, 32, 32), channels_last=True, options={"policy": DIFFAUGMENT}),
         Example("BigGAN 128x128 flip, shift", (256, 3, 128, 128), torch.bfloat16, options={"policy": CONSISTENCY}),
         Example("BigGAN 128x128 flip, shift", (256, 3, 128, 128), torch.bfloat16, True, {"policy": CONSISTENCY}),
