@@ -23,16 +23,19 @@ too: a pixel was seen at two rows and two columns at most, whatever the shift.
 
 Arithmetic is in float32 (float64 for float64); half precision is rounded once, when stored. Autocast changes nothing.
 
-Bytes per element, e to the element (4 in float32); eager code counted on (64, 3, 64, 64), with its index tensors:
+Bytes per element, e to the element (4 in float32); eager code is `augment_reference`, counted with its index tensors:
 
-                                              kernels         eager (an operation of torch for each of the above)
-    flip and shift, forward / backward        2 e / 2 e       FLIP_SHIFT
-    DiffAugment, forward / backward           3 e / 3 e       DIFFAUGMENT
+                                              kernels         eager (an operation of torch for each line above)
+    flip and shift, forward / backward        2 e / 2 e       7.2 e / 14.0 e
+    DiffAugment, forward / backward           3 e / 3 e       24.3 e / 31.6 e
 
-Kernels read whole rows of memory, 16 bytes a thread, and shift, flip and mix them in registers and shared memory; so no load is
-narrow however far a row is shifted. With contrast a sum of the image (of the gradient that is kept) comes first: one more read.
+Kernels write 16 bytes a thread. They read as much where nothing moves; where a sample may be shifted or flipped its addresses
+are aligned to a number alone, so that each thread reads number by number, but neighbours side by side: a warp's loads cover a
+run of memory (backwards, if flipped) and fetch its sectors whole, once, the first from memory and the rest from L1. With
+contrast a sum of the image (of the gradient that is kept) comes first, in wide loads: one more read.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,8 +53,10 @@ from .reduction import accumulator
 
 BORDERS = ("zero", "reflect")
 
-TILE = 2048  # numbers of a program, 16 a thread: two to four 16-byte vectors in flight
-MAX_TILE = 8192  # a row of RGB 2048 pixels wide, channels last; longer ones go the way of the CPU on any device
+TILE = 2048  # numbers of a program, 16 a thread: two to four 16-byte vectors
+WARPS = 4
+MAX_LINE = 512  # of a row's numbers in a program
+MAX_MIXED = 8  # channels, where saturation mixes them; more go the way of the CPU on any device
 PARTS = 64  # of the sum over an image: every program of that image adds them up itself
 
 
@@ -106,7 +111,7 @@ class Policy:
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability, between 0 and 1, not {self.flip}")
         for name in ("shift", "cutout"):
-            if not 0 <= getattr(self, name) < 2**14:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a fraction of the side, at least 0, not {getattr(self, name)}")
         for name in ("brightness", "saturation", "contrast"):
             bounds = getattr(self, name)
@@ -485,26 +490,49 @@ def _within(position, cutout_ptr, axis, sample):
 
 
 @triton.jit
-def _along(values, index):
-    """values[:, :, index] of a tile, index (LINE,)."""
-    return tl.gather(values, tl.broadcast_to(index[None, None, :], values.shape), 2)
+def _tile(
+    planes, height, width,
+    INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr, GROUP: tl.constexpr, USED: tl.constexpr,
+):  # fmt: skip
+    """The program's part of the images: its sample, rows, and numbers of a row; which of them are inside (planes, rows, numbers);
+    where the planes start."""
+    program = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, LINE)
+    span = LINE // GROUP * USED
+    length = width * INNER
+    blocks, tiles, groups = tl.cdiv(length, span), tl.cdiv(height, ROWS), tl.cdiv(planes, PLANES)
+    at = lane
+    if GROUP != USED:
+        at = lane // GROUP * USED + lane % GROUP
+    at += (program % blocks).to(tl.int32) * span
+    row = (program // blocks % tiles).to(tl.int32) * ROWS + tl.arange(0, ROWS)
+    plane = (program // blocks // tiles % groups) * PLANES + tl.arange(0, PLANES)
+    sample = program // blocks // tiles // groups
+    inside = (plane < planes)[:, None, None] & (row < height)[None, :, None] & (at < length)[None, None, :]
+    if GROUP != USED:
+        inside &= (lane % GROUP < USED)[None, None, :]
+    start = (sample * planes + plane)[:, None, None] * height * length
+    return sample, row, at, inside, start
 
 
 @triton.jit
 def _colour(
     values, sample, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr, parts, planes, numbers,
-    INNER: tl.constexpr, PARTS: tl.constexpr,
+    INNER: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """k s x + k (1 - s) m(x) + (1 - k) M(x) + b of whole pixels in a tile (planes, rows, numbers of a row)."""
     REAL: tl.constexpr = values.dtype
     if saturation_ptr is not None:
         saturation = tl.load(saturation_ptr + sample).to(REAL)
         if INNER > 1:
-            at = tl.arange(0, values.shape[2])
-            mean = tl.zeros_like(values)
+            # Groups of pixels that begin and end with a vector of 16 bytes, no wider than a warp: a shuffle for each number.
+            groups = tl.reshape(values, (values.numel // GROUP, GROUP))
+            first = tl.arange(0, GROUP) // INNER * INNER
+            mean = tl.zeros_like(groups)
             for channel in tl.static_range(INNER):
-                mean += _along(values, tl.minimum(at - at % INNER + channel, values.shape[2] - 1))
-            mean /= INNER
+                index = tl.minimum(first + channel, GROUP - 1)
+                mean += tl.gather(groups, tl.broadcast_to(index[None, :], groups.shape), 1)
+            mean = tl.reshape(mean / INNER, values.shape)
         else:
             mean = (tl.sum(values, 0) / planes)[None, :, :]
         values = saturation * values + (1 - saturation) * mean
@@ -528,27 +556,27 @@ def sum_kernel(
     program = tl.program_id(0).to(tl.int64)
     sample, part = program // parts, (program % parts).to(tl.int32)
     length = width * INNER
-    at = tl.arange(0, LINE)
-    column = at // INNER
-    columns = at < length
     if shift_ptr is not None:
-        right = _turn(shift_ptr, 1, sample, width, False)
-        columns &= _source(column, right, width, False)[1]
-        down = _turn(shift_ptr, 0, sample, height, False)
+        down, right = _turn(shift_ptr, 0, sample, height, False), _turn(shift_ptr, 1, sample, width, False)
     sums = tl.zeros((ROWS, LINE), REAL)
-    for sweep in range(0, tl.cdiv(planes * height, parts * ROWS)):
-        line = (sweep * parts + part) * ROWS + tl.arange(0, ROWS)
-        row = line % height
-        x = tl.load(
-            x_ptr + (sample * planes * height + line)[:, None] * length + at[None, :],
-            mask=(line < planes * height)[:, None] & (at < length)[None, :],
-            other=0.0,
-        ).to(REAL)
-        if shift_ptr is not None:
-            x = tl.where(_source(row, down, height, False)[1][:, None] & columns[None, :], x, 0.0)
-        if cutout_ptr is not None:
-            x = tl.where(_within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :], 0.0, x)
-        sums += x
+    for first in range(0, length, LINE):
+        at = first + tl.arange(0, LINE)
+        column = at // INNER
+        for sweep in range(0, tl.cdiv(planes * height, parts * ROWS)):
+            line = (sweep * parts + part) * ROWS + tl.arange(0, ROWS)
+            row = line % height
+            x = tl.load(
+                x_ptr + (sample * planes * height + line)[:, None] * length + at[None, :],
+                mask=(line < planes * height)[:, None] & (at < length)[None, :],
+                other=0.0,
+            ).to(REAL)
+            if shift_ptr is not None:
+                lit, column_lit = _source(row, down, height, False)[1], _source(column, right, width, False)[1]
+                x = tl.where(lit[:, None] & column_lit[None, :], x, 0.0)
+            if cutout_ptr is not None:
+                cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :]
+                x = tl.where(cut, 0.0, x)
+            sums += x
     tl.store(partial_ptr + program, tl.sum(sums))
 
 
@@ -557,56 +585,48 @@ def augment_kernel(
     x_ptr, out_ptr, flip_ptr, shift_ptr, cutout_ptr, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr,
     planes, height, width, parts, numbers,
     REFLECT: tl.constexpr, INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr,
-    PARTS: tl.constexpr,
+    GROUP: tl.constexpr, USED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     REAL: tl.constexpr = tl.float64 if x_ptr.dtype.element_ty == tl.float64 else tl.float32
-    program = tl.program_id(0).to(tl.int64)
-    tiles = tl.cdiv(height, ROWS)
-    groups = tl.cdiv(planes, PLANES)
-    sample = program // (tiles * groups)
-    plane = (program // tiles % groups) * PLANES + tl.arange(0, PLANES)
-    row = (program % tiles).to(tl.int32) * ROWS + tl.arange(0, ROWS)
-    at = tl.arange(0, LINE)
-    column = at // INNER
+    sample, row, at, inside, start = _tile(planes, height, width, INNER, PLANES, ROWS, LINE, GROUP, USED)
     length = width * INNER
-
-    source, lit = row, row < height
-    column_source, column_lit = column, column < width
+    column = at // INNER
+    source, column_source, origin, seen = row, column, at, inside
     if shift_ptr is not None:
         source, lit = _source(row, _turn(shift_ptr, 0, sample, height, REFLECT), height, REFLECT)
         column_source, column_lit = _source(column, _turn(shift_ptr, 1, sample, width, REFLECT), width, REFLECT)
+        seen = inside & lit[None, :, None] & column_lit[None, None, :]
     if flip_ptr is not None:
         column_source = tl.where(tl.load(flip_ptr + sample), width - 1 - column_source, column_source)
-
-    there = (plane < planes)[:, None, None] & (at < length)[None, None, :]
-    image = (sample * planes + plane)[:, None, None] * height
+    if flip_ptr is not None or shift_ptr is not None:
+        origin = column_source * INNER + at % INNER
     x = tl.load(
-        x_ptr + (image + source[None, :, None]) * length + at[None, None, :],
-        mask=there & (lit & (row < height))[None, :, None],
-        other=0.0,
-    ).to(REAL)
+        x_ptr + (start + source[None, :, None].to(tl.int64) * length) + origin[None, None, :], mask=seen, other=0.0
+    ).to(REAL)  # fmt: skip
     x = _colour(
-        x, sample, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr, parts, planes, numbers, INNER, PARTS
-    )  # fmt: skip
-    if shift_ptr is not None or flip_ptr is not None:
-        x = _along(x, tl.minimum(tl.maximum(column_source, 0) * INNER + at % INNER, LINE - 1))
-    if shift_ptr is not None:
-        x = tl.where(lit[None, :, None] & column_lit[None, None, :], x, 0.0)
+        x, sample, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr, parts, planes, numbers, INNER, GROUP, PARTS
+    )
+    if shift_ptr is not None and not REFLECT:
+        x = tl.where(seen, x, 0.0)
     if cutout_ptr is not None:
         cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :]
         x = tl.where(cut[None, :, :], 0.0, x)
-    out = out_ptr + (image + row[None, :, None]) * length + at[None, None, :]
-    tl.store(out, x.to(out_ptr.dtype.element_ty), mask=there & (row < height)[None, :, None])
+    out = out_ptr + (start + row[None, :, None].to(tl.int64) * length) + at[None, None, :]
+    tl.store(out, x.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _seen(g_ptr, image, row, seen, at, there, length, cutout_ptr, sample, INNER: tl.constexpr, REAL: tl.constexpr):
-    """Rows of the gradient, where they are seen, without what is cut out."""
+def _gradient(
+    g_ptr, start, row, row_seen, column, column_seen, origin, inside, length, cutout_ptr, sample, REAL: tl.constexpr
+):  # fmt: skip
+    """The gradient at rows and columns, where they are seen and not cut out."""
     g = tl.load(
-        g_ptr + (image + row[None, :, None]) * length + at[None, None, :], mask=there & seen[None, :, None], other=0.0
-    ).to(REAL)  # fmt: skip
+        g_ptr + (start + row[None, :, None].to(tl.int64) * length) + origin[None, None, :],
+        mask=inside & row_seen[None, :, None] & column_seen[None, None, :],
+        other=0.0,
+    ).to(REAL)
     if cutout_ptr is not None:
-        cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(at // INNER, cutout_ptr, 1, sample)[None, :]
+        cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :]
         g = tl.where(cut[None, :, :], 0.0, g)
     return g
 
@@ -616,46 +636,44 @@ def augment_backward_kernel(
     g_ptr, out_ptr, flip_ptr, shift_ptr, cutout_ptr, saturation_ptr, contrast_ptr, partial_ptr,
     planes, height, width, parts, numbers,
     REFLECT: tl.constexpr, INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr,
-    PARTS: tl.constexpr,
+    GROUP: tl.constexpr, USED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     REAL: tl.constexpr = tl.float64 if g_ptr.dtype.element_ty == tl.float64 else tl.float32
-    program = tl.program_id(0).to(tl.int64)
-    tiles = tl.cdiv(height, ROWS)
-    groups = tl.cdiv(planes, PLANES)
-    sample = program // (tiles * groups)
-    plane = (program // tiles % groups) * PLANES + tl.arange(0, PLANES)
-    row = (program % tiles).to(tl.int32) * ROWS + tl.arange(0, ROWS)
-    at = tl.arange(0, LINE)
-    column = at // INNER
+    sample, row, at, inside, start = _tile(planes, height, width, INNER, PLANES, ROWS, LINE, GROUP, USED)
     length = width * INNER
-    there = (plane < planes)[:, None, None] & (at < length)[None, None, :]
-    image = (sample * planes + plane)[:, None, None] * height
-
-    target, seen = row, row < height
+    column, inner = at // INNER, at % INNER
+    if flip_ptr is not None:  # a pixel goes where its mirror image would go unflipped
+        column = tl.where(tl.load(flip_ptr + sample), width - 1 - column, column)
     if shift_ptr is not None:
-        down = _turn(shift_ptr, 0, sample, height, REFLECT)
-        target, seen = _target(row, down, height, REFLECT)
-    g = _seen(g_ptr, image, target, seen, at, there, length, cutout_ptr, sample, INNER, REAL)
-    if REFLECT and shift_ptr is not None:
-        target, seen = _mirrored_target(row, down, height)
-        g += _seen(g_ptr, image, target, seen, at, there, length, cutout_ptr, sample, INNER, REAL)
-
-    if flip_ptr is not None:  # a pixel is where its mirror image would be without
-        column = tl.where(tl.load(flip_ptr + sample), tl.maximum(width - 1 - column, 0), column)
-    if shift_ptr is not None:
-        right = _turn(shift_ptr, 1, sample, width, REFLECT)
-        target, seen = _target(column, right, width, REFLECT)
-        moved = tl.where(seen[None, None, :], _along(g, tl.minimum(target * INNER + at % INNER, LINE - 1)), 0.0)
+        down, right = _turn(shift_ptr, 0, sample, height, REFLECT), _turn(shift_ptr, 1, sample, width, REFLECT)
+        i, i_seen = _target(row, down, height, REFLECT)
+        j, j_seen = _target(column, right, width, REFLECT)
+        g = _gradient(
+            g_ptr, start, i, i_seen, j, j_seen, j * INNER + inner, inside, length, cutout_ptr, sample, REAL
+        )  # fmt: skip
         if REFLECT:
-            target, seen = _mirrored_target(column, right, width)
-            moved += tl.where(seen[None, None, :], _along(g, tl.minimum(target * INNER + at % INNER, LINE - 1)), 0.0)
-        g = moved
-    elif flip_ptr is not None:
-        g = _along(g, tl.minimum(column * INNER + at % INNER, LINE - 1))
-
-    g = _colour(g, sample, None, saturation_ptr, contrast_ptr, partial_ptr, parts, planes, numbers, INNER, PARTS)
-    out = out_ptr + (image + row[None, :, None]) * length + at[None, None, :]
-    tl.store(out, g.to(out_ptr.dtype.element_ty), mask=there & (row < height)[None, :, None])
+            k, k_seen = _mirrored_target(column, right, width)
+            g += _gradient(
+                g_ptr, start, i, i_seen, k, k_seen, k * INNER + inner, inside, length, cutout_ptr, sample, REAL
+            )  # fmt: skip
+            i, i_seen = _mirrored_target(row, down, height)
+            if tl.max(i_seen.to(tl.int32), 0) > 0:  # rows near an edge alone
+                g += _gradient(
+                    g_ptr, start, i, i_seen, j, j_seen, j * INNER + inner, inside, length, cutout_ptr, sample, REAL
+                )  # fmt: skip
+                g += _gradient(
+                    g_ptr, start, i, i_seen, k, k_seen, k * INNER + inner, inside, length, cutout_ptr, sample, REAL
+                )  # fmt: skip
+    else:
+        origin = at
+        if flip_ptr is not None:
+            origin = column * INNER + inner
+        g = _gradient(
+            g_ptr, start, row, row < height, column, at < length, origin, inside, length, cutout_ptr, sample, REAL
+        )  # fmt: skip
+    g = _colour(g, sample, None, saturation_ptr, contrast_ptr, partial_ptr, parts, planes, numbers, INNER, GROUP, PARTS)
+    out = out_ptr + (start + row[None, :, None].to(tl.int64) * length) + at[None, None, :]
+    tl.store(out, g.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def _launch_augment(
@@ -669,11 +687,10 @@ def _launch_augment(
     border: str,
 ) -> Tensor:
     x = dense_rows(x)
-    tile = _tile(x, saturation)
-    if tile is None:
+    if saturation is not None and x.shape[1] > MAX_MIXED:
         return _augment_cpu(x, flip, shift, cutout, brightness, saturation, contrast, border)
-    partial = None if contrast is None else _sums(x, None, None, tile)
-    return _launch(augment_kernel, x, tile, partial, border, flip, shift, cutout, brightness, saturation, contrast)
+    partial = None if contrast is None else _sums(x, None, None)
+    return _launch(augment_kernel, x, partial, border, flip, shift, cutout, brightness, saturation, contrast)
 
 
 def _launch_augment_backward(
@@ -686,62 +703,56 @@ def _launch_augment_backward(
     border: str,
 ) -> Tensor:
     upstream = dense_rows(upstream)
-    tile = _tile(upstream, saturation)
-    if tile is None:
+    if saturation is not None and upstream.shape[1] > MAX_MIXED:
         return _augment_backward_cpu(upstream, flip, shift, cutout, saturation, contrast, border)
-    partial = None if contrast is None else _sums(upstream, shift if border == "zero" else None, cutout, tile)
-    return _launch(augment_backward_kernel, upstream, tile, partial, border, flip, shift, cutout, saturation, contrast)
+    partial = None if contrast is None else _sums(upstream, shift if border == "zero" else None, cutout)
+    return _launch(augment_backward_kernel, upstream, partial, border, flip, shift, cutout, saturation, contrast)
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """What a program handles: so many planes, rows of each, and numbers of a row; powers of 2."""
-
-    planes: int
-    rows: int
-    line: int
-    inner: int  # channels that lie side by side
-
-    @property
-    def warps(self) -> int:
-        return min(max(self.planes * self.rows * self.line // 512, 4), 16)
+def _inner(x: Tensor) -> int:
+    """How many channels lie side by side."""
+    return x.shape[1] if is_channels_last(x) else 1
 
 
-def _tile(x: Tensor, saturation: Tensor | None) -> _Tile | None:
-    """None where a program can't hold a row (of all channels, where they are mixed)."""
-    channels, height, width = x.shape[1:]
-    inner = channels if is_channels_last(x) else 1
-    line = triton.next_power_of_2(width * inner)
-    planes = triton.next_power_of_2(channels) if saturation is not None and inner == 1 else 1
-    if planes * line > MAX_TILE or (saturation is not None and inner > 8):
-        return None
-    rows = max(min(triton.next_power_of_2(height), TILE // (planes * line)), 1)
-    return _Tile(planes, rows, line, inner)
+def _rows(height: int, row: int) -> int:
+    """How many rows of `row` numbers a program takes."""
+    return max(min(triton.next_power_of_2(height), TILE // row), 1)
 
 
-def _sums(x: Tensor, shift: Tensor | None, cutout: Tensor | None, tile: _Tile) -> Tensor:
+def _sums(x: Tensor, shift: Tensor | None, cutout: Tensor | None) -> Tensor:
     """Partial sums (B, parts) of each image. One launch."""
     batch, channels, height, width = x.shape
-    planes = channels // tile.inner
-    rows = tile.rows * tile.planes
+    inner = _inner(x)
+    planes = channels // inner
+    line = min(triton.next_power_of_2(width * inner), MAX_LINE)
+    rows = _rows(planes * height, line)
     parts = min(triton.cdiv(planes * height, rows), PARTS)
     partial = torch.empty((batch, parts), dtype=accumulator(x.dtype), device=x.device)
     launch(
         sum_kernel, (batch * parts,), x, partial, shift, cutout, planes, height, width, parts,
-        warps=tile.warps, INNER=tile.inner, ROWS=rows, LINE=tile.line,
+        warps=WARPS, INNER=inner, ROWS=rows, LINE=line,
     )  # fmt: skip
     return partial
 
 
-def _launch(kernel, x: Tensor, tile: _Tile, partial: Tensor | None, border: str, *parameters: Tensor | None) -> Tensor:
-    out = torch.empty_like(x)
+def _launch(kernel, x: Tensor, partial: Tensor | None, border: str, *parameters: Tensor | None) -> Tensor:
     batch, channels, height, width = x.shape
-    planes = channels // tile.inner
+    inner = _inner(x)
+    planes, length = channels // inner, width * inner
+    mixed = parameters[-2] is not None
+    tile = triton.next_power_of_2(planes) if mixed else 1
+    # Where channels that lie side by side are mixed: pixels that fill 16-byte vectors, in lanes that are a power of 2.
+    used = inner * 16 // x.element_size() if mixed and inner > 1 else 1
+    group = triton.next_power_of_2(used)
+    line = min(triton.next_power_of_2(triton.cdiv(length, used)) * group, MAX_LINE)
+    rows = _rows(height, tile * line)
+    blocks = triton.cdiv(length, line // group * used)
+    out = torch.empty_like(x)
     parts = 0 if partial is None else partial.shape[1]
     launch(
-        kernel, (batch * triton.cdiv(planes, tile.planes) * triton.cdiv(height, tile.rows),),
+        kernel, (batch * triton.cdiv(planes, tile) * triton.cdiv(height, rows) * blocks,),
         x, out, *parameters, partial, planes, height, width, parts, channels * height * width,
-        warps=tile.warps, REFLECT=border == "reflect", INNER=tile.inner, PLANES=tile.planes, ROWS=tile.rows, LINE=tile.line,
+        warps=WARPS, REFLECT=border == "reflect", INNER=inner, PLANES=tile, ROWS=rows, LINE=line, GROUP=group, USED=used,
         PARTS=PARTS,
     )  # fmt: skip
     return out
@@ -808,6 +819,7 @@ OPERATION = Operation(
         Example("BigGAN 128x128 flip, shift", (256, 3, 128, 128), torch.bfloat16, options={"policy": CONSISTENCY}),
         Example("BigGAN 128x128 flip, shift", (256, 3, 128, 128), torch.bfloat16, True, {"policy": CONSISTENCY}),
         Example("BigGAN 128x128 DiffAugment", (256, 3, 128, 128), torch.bfloat16, True, {"policy": DIFFAUGMENT}),
+        Example("BigGAN 128x128 colours", (256, 3, 128, 128), torch.bfloat16, True, {"policy": Policy(**_COLOUR)}),
     ),
     small=(
         Example("everything", (3, 3, 6, 7), options={"policy": Policy(flip=0.5, shift=0.4, cutout=0.5, **_COLOUR)}),
@@ -824,7 +836,11 @@ OPERATION = Operation(
         Example("contrast, flip", (3, 2, 70, 40), options={"policy": Policy(flip=0.5, contrast=(0.5, 1.5))}),
         Example("one row", (4, 3, 1, 9), options={"policy": CONSISTENCY}),
         Example("one pixel", (2, 1, 1, 1), options={"policy": Policy(shift=2.0, border="reflect", **_COLOUR)}),
-        Example("rows too long for a program", (1, 2, 1, 4100), channels_last=True, options={"policy": DIFFAUGMENT}),
+        Example("rows of several programs", (1, 2, 1, 1500), channels_last=True, options={"policy": DIFFAUGMENT}),
+        Example("rows of several programs, planes", (1, 3, 2, 600), options={
+            "policy": Policy(flip=0.5, shift=0.4, border="reflect", **_COLOUR)}),
+        Example("many channels", (2, 9, 4, 5), channels_last=True, options={"policy": DIFFAUGMENT}),
+        Example("colours of four channels", (2, 4, 3, 5), channels_last=True, options={"policy": Policy(**_COLOUR)}),
         Example("empty", (0, 3, 4, 4), options={"policy": DIFFAUGMENT}),
     ),
     share=0.5,

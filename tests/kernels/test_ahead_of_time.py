@@ -21,6 +21,8 @@ NARROW = {
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
+    "augment.augment_kernel": "a shifted row isn't aligned, a flipped one runs backwards: neighbours read side by side",
+    "augment.augment_backward_kernel": "the same",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
@@ -49,6 +51,12 @@ def test_memory_is_read_and_written_16_bytes_at_a_time(reports):
     for name in ("philox_words 128", "philox_uniform 3072", "philox_normal 128"):
         for arch in ARCHITECTURES:
             assert next(row for (full, a), row in reports.items() if full.startswith(name) and a == arch).widest_store == 16
+
+
+def test_augmented_images_are_written_16_bytes_at_a_time_and_read_so_where_nothing_moves(reports):
+    rows = [row for row in reports.values() if row.kernel.startswith("augment.augment_")]
+    assert {row.widest_store for row in rows} == {16}
+    assert {row.widest_load for row in rows if "colours" in row.name} == {16}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
