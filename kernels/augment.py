@@ -494,8 +494,8 @@ def _tile(
     planes, height, width,
     INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr, GROUP: tl.constexpr, USED: tl.constexpr,
 ):  # fmt: skip
-    """The program's part of the images: its sample, rows, and numbers of a row; which of them are inside (planes, rows, numbers);
-    where the planes start."""
+    """The program's part of the images: its sample, rows, and numbers of a row; which (planes, rows, numbers) are inside; where
+    the planes start."""
     program = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, LINE)
     span = LINE // GROUP * USED
