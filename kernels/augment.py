@@ -299,15 +299,16 @@ def _augment_cpu(
     """Operations that run at the speed of memory in both layouts: whole rows of it are chosen, then numbers within a row.
     What they write is written over where it can be: fresh pages cost as much as the arithmetic."""
     x = dense_rows(x)
-    lines = _lines(x).to(accumulator(x.dtype))
+    lines = _lines(x, mixed=saturation is not None)
     lines = _coloured(lines, x, brightness, saturation, contrast)
     rows, columns = _sources(lines, x.shape, flip, shift, border)
+    spare = None if _same(lines, x) else lines
     if rows is not None:
         lines = lines.view(-1, lines.shape[3]).index_select(0, rows).view(lines.shape)
     if columns is not None:
-        lines = lines.gather(3, columns.expand(lines.shape))
+        lines = torch.gather(lines, 3, columns.expand(lines.shape), out=spare if rows is not None else None)
     lines = _kept(lines, x, shift if border == "zero" else None, cutout)
-    return _unlined(lines, x)
+    return _like(lines, x)
 
 
 def _augment_backward_cpu(
@@ -321,7 +322,7 @@ def _augment_backward_cpu(
 ) -> Tensor:
     """Each step of `_augment_cpu` transposed, in reverse order. At most two addends meet in a place: any order has one sum."""
     upstream = dense_rows(upstream)
-    lines = _lines(upstream).to(accumulator(upstream.dtype))
+    lines = _lines(upstream, mixed=saturation is not None)
     lines = _kept(lines, upstream, shift if border == "zero" else None, cutout)
     rows, columns = _sources(lines, upstream.shape, flip, shift, border)
     if columns is not None:
@@ -332,7 +333,7 @@ def _augment_backward_cpu(
         target.view(-1, lines.shape[3]).index_add_(0, rows, lines.view(-1, lines.shape[3]))
         lines = target
     lines = _coloured(lines, upstream, None, saturation, contrast)
-    return _unlined(lines, upstream)
+    return _like(lines, upstream)
 
 
 def _same(lines: Tensor, x: Tensor) -> bool:
@@ -340,13 +341,20 @@ def _same(lines: Tensor, x: Tensor) -> bool:
     return lines.data_ptr() == x.data_ptr()
 
 
-def _lines(x: Tensor) -> Tensor:
-    """x as its memory lies, (B, planes, H, length): (B, C, H, W), or (B, 1, H, W * C) channels last."""
-    return x.permute(0, 2, 3, 1).flatten(2)[:, None] if is_channels_last(x) else x.contiguous()
+def _lines(x: Tensor, mixed: bool) -> Tensor:
+    """x in the precision of its arithmetic, as its memory lies: (B, planes, H, length) with (B, C, H, W), or (B, 1, H, W * C)
+    channels last. Where channels are mixed they are taken apart into planes: operations along three numbers take ten times as
+    long as between planes, and the two copies cost less."""
+    real = x.to(accumulator(x.dtype))  # a copy that changes both type and order is slower than two
+    if is_channels_last(x) and not mixed:
+        return real.permute(0, 2, 3, 1).flatten(2)[:, None]
+    return real.contiguous()
 
 
-def _unlined(lines: Tensor, x: Tensor) -> Tensor:
-    """Results in rows of memory as a tensor like x."""
+def _like(lines: Tensor, x: Tensor) -> Tensor:
+    """Results of `_lines` as a tensor like x."""
+    if is_channels_last(x) and lines.shape == x.shape:
+        return lines.contiguous(memory_format=torch.channels_last).to(x.dtype)
     return lines.to(x.dtype).as_strided(x.shape, x.stride())
 
 
@@ -357,8 +365,7 @@ def _coloured(
     if brightness is None and saturation is None and contrast is None:
         return lines
     target = None if _same(lines, x) else lines
-    batch, channels, height, width = x.shape
-    factor, offset = lines.new_ones(batch), lines.new_zeros(batch)
+    factor, offset = lines.new_ones(len(x)), lines.new_zeros(len(x))
     if contrast is not None:
         factor = contrast.to(lines.dtype)
         offset = (1 - factor) * lines.flatten(1).mean(1)
@@ -366,18 +373,12 @@ def _coloured(
         offset = offset + brightness
     if saturation is None:
         return torch.mul(lines, factor[:, None, None, None], out=target).add_(offset[:, None, None, None])
-    # torch's mean over a short last dimension, and broadcasting along it, take five times as long as channel by channel.
-    pixels = height * width
-    form, axis = ((batch, channels, pixels), 1) if lines.shape[1] == channels else ((batch, pixels, channels), 2)
-    first, second, *others = lines.view(form).unbind(axis)  # one channel has no saturation
+    first, second, *others = lines.unbind(1)  # planes, and not one alone
     mean = first + second
     for channel in others:
         mean += channel
-    mean = mean.mul_(((1 - saturation) * factor / channels)[:, None]).add_(offset[:, None])
-    coloured = torch.mul(lines, (saturation * factor)[:, None, None, None], out=target)
-    for channel in coloured.view(form).unbind(axis):
-        channel += mean
-    return coloured
+    mean = mean.mul_(((1 - saturation) * factor / x.shape[1])[:, None, None]).add_(offset[:, None, None])
+    return torch.mul(lines, (saturation * factor)[:, None, None, None], out=target).add_(mean[:, None])
 
 
 def _sources(
