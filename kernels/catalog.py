@@ -4,13 +4,14 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox
+from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
+        augment.OPERATION,
         consistency.OPERATION,
         *gradient_penalty.OPERATIONS,
         ifgsm.OPERATION,

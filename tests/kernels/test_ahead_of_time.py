@@ -16,6 +16,7 @@ LAUNCHES = {launch.name: launch for launch in launches()}
 
 NARROW = {
     "reduction.total_kernel": "writes one number",
+    "augment.sum_kernel": "writes one number a program",
     "consistency.loss_kernel": "writes one number a program",
     "interpolate.moments_kernel": "writes three numbers a program",
     "interpolate.deviation_kernel": "writes one number",
@@ -29,6 +30,8 @@ NARROW_LOADS = {
     "interpolate.perturb_kernel": "channels last, where the numbers of a block of words lie apart",
     "interpolate.perturb_normal_kernel": "the same",
     "mode_seeking.ratio_kernel": "reads two runs of partial sums, of any length, once",
+    "augment.augment_kernel": "a shifted row isn't aligned, a flipped one runs backwards: neighbours read side by side",
+    "augment.augment_backward_kernel": "the same",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
@@ -60,6 +63,12 @@ def test_memory_is_read_and_written_16_bytes_at_a_time(reports):
     for row in reports.values():
         if row.kernel.startswith("interpolate.perturb") and "channels-last" not in row.name:
             assert (row.widest_load, row.widest_store) == (16, 16), row
+
+
+def test_augmented_images_are_written_16_bytes_at_a_time_and_read_so_where_nothing_moves(reports):
+    rows = [row for row in reports.values() if row.kernel.startswith("augment.augment_")]
+    assert {row.widest_store for row in rows} == {16}
+    assert {row.widest_load for row in rows if "colours" in row.name} == {16}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
