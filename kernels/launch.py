@@ -29,7 +29,7 @@ class Launch:
 
     name: str  # who launches it: operation, example, and pass
     kernel: str  # "file.function" below fastgan.kernels; by name, for another process may have to load it uninterpreted
-    types: dict[str, str]  # of the arguments that are passed
+    types: dict[str, str]  # of the arguments that are passed; "name.0", "name.1", ... of one that is a tuple
     constexprs: dict[str, Any]  # the others: known when compiling, None for an absent tensor
     aligned: tuple[str, ...]  # arguments that are multiples of 16
     warps: int
@@ -40,7 +40,7 @@ _recorded: list[Launch] | None = None
 
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **constexprs: Any) -> None:
-    """Launches `kernel` with `arguments` (tensors, None for absent ones, numbers) in its parameters' order.
+    """Launches `kernel` with `arguments` (tensors, None for absent ones, tuples of both, numbers) in its parameters' order.
 
     Args:
         grid: one to three numbers of programs; with none to run, nothing is launched.
@@ -52,7 +52,7 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **cons
     if _recorded is not None:
         _recorded.append(_noted(kernel, arguments, warps, constexprs))
         return
-    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    device = next(argument.device for argument in _flat(arguments) if isinstance(argument, Tensor))
     # Without fused multiply-adds a kernel rounds as its reference does; Triton's own default changes with 3.10.
     options = {**constexprs, "num_warps": warps, "enable_fp_fusion": False}
     if device.type != "cuda":
@@ -94,8 +94,11 @@ def _noted(kernel: Any, arguments: Sequence[Any], warps: int, constexprs: dict[s
     unspecialised = set(_options(kernel).get("do_not_specialize") or ())
     passed, fixed, aligned = {}, dict(constexprs), []
     parameters = inspect.signature(function).parameters.values()
+    named = []
     for parameter, argument in zip(parameters, arguments, strict=False):
-        name = parameter.name
+        inner = enumerate(argument) if isinstance(argument, tuple) else ()
+        named += [(parameter, f"{parameter.name}.{i}", part) for i, part in inner] or [(parameter, parameter.name, argument)]
+    for parameter, name, argument in named:
         if isinstance(argument, Tensor):
             passed[name] = "*" + _NAMES[argument.dtype]
             if argument.storage_offset() * argument.element_size() % _ALIGNMENT == 0:  # as PyTorch's allocations are
@@ -116,6 +119,11 @@ def _noted(kernel: Any, arguments: Sequence[Any], warps: int, constexprs: dict[s
                 aligned.append(name)
     kernel_name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
     return Launch("", kernel_name, passed, fixed, tuple(aligned), warps)
+
+
+def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
+    for argument in arguments:
+        yield from argument if isinstance(argument, tuple) else (argument,)
 
 
 def _options(kernel: Any) -> dict[str, Any]:

@@ -23,9 +23,15 @@ EVERYTHING = {"direction": "l2", "radius": 0.4, "radius_norm": "l2", "momentum":
 
 
 def kernel(z, grad, origin, *, step_size, direction="sign", radius=None, radius_norm="linf", momentum=0.0, **given):
-    tensors = [given.get(name) for name in ("velocity", "score", "active", "best_z", "best_score")]
     numbers = (step_size, direction, radius, radius_norm, momentum, given.get("stop_score"))
-    ifgsm._launch(z, grad, origin, *tensors, *numbers)
+    ifgsm._launch(*operands(z=z, grad=grad, origin=origin, **given), *numbers)
+
+
+def operands(**given):
+    """The operator's tensors: a list of leaves each, but for what every sample has one of."""
+    names = ("z", "grad", "origin", "velocity", "score", "active", "best_z", "best_score")
+    single = ("score", "active", "best_score")
+    return [given.get(name) if name in single else ifgsm._leaves(given.get(name)) for name in names]
 
 
 steps = pytest.mark.parametrize("step", [ifgsm_step, ifgsm_step_reference, kernel], ids=["public", "reference", "kernel"])
@@ -217,9 +223,8 @@ def test_a_leaf_that_requires_grad_may_be_stepped():
 def test_operator():
     for options in ({}, EVERYTHING):
         given = arguments((5, 7), torch.float32, **options)
-        tensors = [given.get(name) for name in ("z", "grad", "origin", "velocity", "score", "active", "best_z", "best_score")]
         numbers = (0.3, given["direction"], given.get("radius"), given["radius_norm"], given.get("momentum", 0.0))
-        torch.library.opcheck(torch.ops.fastgan.ifgsm_step.default, (*tensors, *numbers, given.get("stop_score")))
+        torch.library.opcheck(torch.ops.fastgan.ifgsm_step.default, (*operands(**given), *numbers, given.get("stop_score")))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
