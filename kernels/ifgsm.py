@@ -72,8 +72,8 @@ def ifgsm_step(
     The first call of a combination of options compiles the CUDA kernel: call once before capturing a CUDA graph.
 
     Args:
-        z: float (B, D), contiguous; or a sequence of leaves, (B, D_i) each, of one type, in memory that they don't share. Written.
-            `grad`, `origin`, `velocity` and `best_z` are then sequences alike. Up to MAX_LEAVES leaves are one launch.
+        z: float (B, D), contiguous. Or the leaves of a latent, a sequence of such, (B, D_i) each, of one type: `grad`,
+            `origin`, `velocity` and `best_z` are then sequences alike. Up to MAX_LEAVES leaves are one launch. Written.
         grad: (B, D), the loss's gradient, of z's type, in any memory layout.
         origin: (B, D), the centre of the ball, in any memory layout; unused (may be None) without a radius.
         step_size: at least 0; the length of a step per coordinate ("sign") or as a whole, over all leaves ("l2").
@@ -280,17 +280,20 @@ def _nonzero_norm(squares, REAL: tl.constexpr):
     return tl.where(norm == 0, 1.0, norm)
 
 
-# A leaf's share of each of the up to three norms, and the sweep that writes. Where a single block holds the only leaf's rows, the
-# compiler drops the loops and merges their loads (a test counts them): for that the addresses and masks are formed alike, and
-# all stores come last.
+# A leaf's share of each of the up to three norms, and the sweep that writes. Where a single block holds the rows of the only
+# leaf, the compiler drops the loops and merges their loads (a test counts them): for that the addresses and masks are formed
+# alike, and all stores come last.
 
 
 @triton.jit
-def _absolute_sum(grad_ptr, row, moving, end, REAL: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def _absolute_sum(
+    grad_ptr, row, moving, some,
+    REAL: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     base = row[:, None] * COLUMNS
     column = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((ROWS, BLOCK), REAL)
-    for start in range(0, end, BLOCK):
+    for start in range(0, COLUMNS * some, BLOCK):
         at = base + (start + column)
         mask = moving[:, None] & (start + column < COLUMNS)
         total += tl.abs(tl.load(grad_ptr + at, mask=mask, other=0.0).to(REAL))
@@ -299,13 +302,13 @@ def _absolute_sum(grad_ptr, row, moving, end, REAL: tl.constexpr, COLUMNS: tl.co
 
 @triton.jit
 def _squared_direction(
-    grad_ptr, velocity_ptr, row, moving, end, momentum, l1,
+    grad_ptr, velocity_ptr, row, moving, some, momentum, l1,
     REAL: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     base = row[:, None] * COLUMNS
     column = tl.arange(0, BLOCK)[None, :]
     squares = tl.zeros((ROWS, BLOCK), tl.float64)
-    for start in range(0, end, BLOCK):
+    for start in range(0, COLUMNS * some, BLOCK):
         at = base + (start + column)
         mask = moving[:, None] & (start + column < COLUMNS)
         g = _direction(grad_ptr, velocity_ptr, at, mask, momentum, l1, REAL).to(tl.float64)
@@ -315,13 +318,13 @@ def _squared_direction(
 
 @triton.jit
 def _squared_distance(
-    z_ptr, grad_ptr, origin_ptr, velocity_ptr, row, moving, touched, end, step_size, momentum, l1, l2,
+    z_ptr, grad_ptr, origin_ptr, velocity_ptr, row, moving, touched, some, step_size, momentum, l1, l2,
     DIRECTION: tl.constexpr, REAL: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     base = row[:, None] * COLUMNS
     column = tl.arange(0, BLOCK)[None, :]
     squares = tl.zeros((ROWS, BLOCK), tl.float64)
-    for start in range(0, end, BLOCK):
+    for start in range(0, COLUMNS * some, BLOCK):
         at = base + (start + column)
         mask = moving[:, None] & (start + column < COLUMNS)
         g = _direction(grad_ptr, velocity_ptr, at, mask, momentum, l1, REAL)
@@ -334,14 +337,14 @@ def _squared_distance(
 
 @triton.jit
 def _write(
-    z_ptr, grad_ptr, origin_ptr, velocity_ptr, best_z_ptr, row, moving, better, touched, end,
+    z_ptr, grad_ptr, origin_ptr, velocity_ptr, best_z_ptr, row, moving, better, touched, some,
     step_size, radius, momentum, l1, l2, length,
     DIRECTION: tl.constexpr, RADIUS_NORM: tl.constexpr, STOP: tl.constexpr, REAL: tl.constexpr,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     base = row[:, None] * COLUMNS
     column = tl.arange(0, BLOCK)[None, :]
-    for start in range(0, end, BLOCK):
+    for start in range(0, COLUMNS * some, BLOCK):
         at = base + (start + column)
         mask = moving[:, None] & (start + column < COLUMNS)
         g = _direction(grad_ptr, velocity_ptr, at, mask, momentum, l1, REAL)
@@ -365,7 +368,7 @@ def _write(
         tl.store(z_ptr + at, moved.to(z_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def ifgsm_kernel(
     z_ptrs,  # tuples, a pointer a leaf
     grad_ptrs,
@@ -409,8 +412,8 @@ def ifgsm_kernel(
         better = inside & (score > tl.load(best_score_ptr + row, mask=inside, other=0.0))
         touched = touched | better
 
-    # Several leaves and several sweeps: with loops that the compiler can't see the end of, it doesn't keep what it has read, and
-    # the addresses, of every leaf in registers from one sweep to the next (16 leaves: 112 of them in the place of 255 and spills).
+    # Several leaves, several sweeps: where the compiler can't see that a loop runs once, it doesn't keep what it has read of
+    # every leaf, and the addresses, from one sweep to the next (16 leaves: 112 registers; else 255 and spills).
     some = 1
     if (LEAVES > 1) and ((velocity_ptrs[0] is not None) or (DIRECTION == "l2") or (RADIUS_NORM == "l2")):
         some = (batch > 0).to(tl.int32)
@@ -419,7 +422,7 @@ def ifgsm_kernel(
     if velocity_ptrs[0] is not None:
         total = tl.zeros((ROWS,), REAL)
         for leaf in tl.static_range(LEAVES):
-            total += _absolute_sum(grad_ptrs[leaf], row, moving, COLUMNS[leaf] * some, REAL, COLUMNS[leaf], ROWS, BLOCKS[leaf])
+            total += _absolute_sum(grad_ptrs[leaf], row, moving, some, REAL, COLUMNS[leaf], ROWS, BLOCKS[leaf])
         l1 = tl.where(total == 0, 1.0, total)[:, None]
 
     l2 = tl.full((ROWS, 1), 1.0, REAL)
@@ -427,8 +430,9 @@ def ifgsm_kernel(
         squares = tl.zeros((ROWS,), tl.float64)
         for leaf in tl.static_range(LEAVES):
             squares += _squared_direction(
-                grad_ptrs[leaf], velocity_ptrs[leaf], row, moving, COLUMNS[leaf] * some, momentum, l1, REAL, COLUMNS[leaf], ROWS, BLOCKS[leaf]
-            )
+                grad_ptrs[leaf], velocity_ptrs[leaf], row, moving, some, momentum, l1,
+                REAL, COLUMNS[leaf], ROWS, BLOCKS[leaf],
+            )  # fmt: skip
         l2 = _nonzero_norm(squares, REAL)
 
     length = tl.full((ROWS, 1), 1.0, REAL)
@@ -436,7 +440,7 @@ def ifgsm_kernel(
         squares = tl.zeros((ROWS,), tl.float64)
         for leaf in tl.static_range(LEAVES):
             squares += _squared_distance(
-                z_ptrs[leaf], grad_ptrs[leaf], origin_ptrs[leaf], velocity_ptrs[leaf], row, moving, touched, COLUMNS[leaf] * some,
+                z_ptrs[leaf], grad_ptrs[leaf], origin_ptrs[leaf], velocity_ptrs[leaf], row, moving, touched, some,
                 step_size, momentum, l1, l2, DIRECTION, REAL, COLUMNS[leaf], ROWS, BLOCKS[leaf],
             )  # fmt: skip
         length = _nonzero_norm(squares, REAL)
@@ -444,7 +448,7 @@ def ifgsm_kernel(
     for leaf in tl.static_range(LEAVES):
         _write(
             z_ptrs[leaf], grad_ptrs[leaf], origin_ptrs[leaf], velocity_ptrs[leaf], best_z_ptrs[leaf],
-            row, moving, better, touched, COLUMNS[leaf] * some, step_size, radius, momentum, l1, l2, length,
+            row, moving, better, touched, some, step_size, radius, momentum, l1, l2, length,
             DIRECTION, RADIUS_NORM, STOP, REAL, COLUMNS[leaf], BLOCKS[leaf],
         )  # fmt: skip
     if best_score_ptr is not None:
@@ -528,8 +532,8 @@ _operator = operator(
 
 
 def _arguments(example: Example, device: str, seed: int) -> dict:
-    """Options: those of `ifgsm_step`, "stop" or "best" for what goes with an early stop and with the best iterate, and "leaves",
-    the columns of each."""
+    """Options: those of `ifgsm_step`, "stop" or "best" for what goes with an early stop and with the best iterate, "leaves" for
+    the columns of each leaf."""
     options = dict(example.options)
     stop, best, leaves = options.pop("stop", False), options.pop("best", False), options.pop("leaves", None)
     given = {name: example.tensor(device, seed + place) for place, name in enumerate(("z", "grad", "origin"))}
