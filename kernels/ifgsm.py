@@ -43,8 +43,7 @@ NORMS = ("linf", "l2")
 # A row of up to this many columns is read once and stays in registers: 8 numbers of each tensor a thread, at 8 warps. With 16,
 # all options on and several blocks, the assembler spilled on sm_80.
 MAX_BLOCK = 2048
-# Leaves of one launch: the kernel's text grows with each. More are laid side by side first, a copy of each tensor.
-MAX_LEAVES = 16
+MAX_LEAVES = 16  # the kernel's text, and its registers, grow with each
 
 Leaves = Tensor | Sequence[Tensor]
 
@@ -73,7 +72,7 @@ def ifgsm_step(
 
     Args:
         z: float (B, D), contiguous. Or the leaves of a latent, a sequence of such, (B, D_i) each, of one type: `grad`,
-            `origin`, `velocity` and `best_z` are then sequences alike. Up to MAX_LEAVES leaves are one launch. Written.
+            `origin`, `velocity` and `best_z` are then sequences alike. MAX_LEAVES at most, one launch for all. Written.
         grad: (B, D), the loss's gradient, of z's type, in any memory layout.
         origin: (B, D), the centre of the ball, in any memory layout; unused (may be None) without a radius.
         step_size: at least 0; the length of a step per coordinate ("sign") or as a whole, over all leaves ("l2").
@@ -91,7 +90,7 @@ def ifgsm_step(
         ValueError: an unknown direction or norm, a negative number, a missing companion, a wrong shape, type, layout or number
             of leaves.
     """
-    z, grad, origin, velocity, best_z = map(_leaves, (z, grad, origin, velocity, best_z))
+    z, grad, origin, velocity, best_z = _leaves(z), _leaves(grad), _leaves(origin), _leaves(velocity), _leaves(best_z)
     _check(z, grad, origin, step_size, direction, radius, radius_norm, momentum, velocity, score, stop_score, active)
     _check_best(z, score, best_z, best_score)
     arguments = (z, grad, origin, velocity, score, active, best_z, best_score)
@@ -116,13 +115,15 @@ def _check(z, grad, origin, step_size, direction, radius, radius_norm, momentum,
     for name, number in (("step_size", step_size), ("momentum", momentum), ("radius", radius)):
         if number is not None and not number >= 0:  # NaN fails too
             raise ValueError(f"{name} must be at least 0, not {number}")
-    if not z:
-        raise ValueError("a latent has at least one leaf")
+    if not 0 < len(z) <= MAX_LEAVES:
+        raise ValueError(f"a step takes 1 to {MAX_LEAVES} leaves, not {len(z)}")
     for leaf in z:
         if leaf.dim() != 2 or not leaf.dtype.is_floating_point:
             raise ValueError(f"z must be a floating-point (B, D) tensor, not {leaf.dtype} {tuple(leaf.shape)}")
         if leaf is not z[0] and (len(leaf) != len(z[0]) or leaf.dtype != z[0].dtype or leaf.device != z[0].device):
             raise ValueError("the leaves of a latent must agree in batch, dtype and device")
+        if not leaf.is_contiguous():
+            raise ValueError("z is written in place and must be contiguous")
     if radius is not None and not origin:
         raise ValueError("a radius needs origin, the centre of the ball")
     if momentum and not velocity:
@@ -134,12 +135,10 @@ def _check(z, grad, origin, step_size, direction, radius, radius_norm, momentum,
         _check_rows(z, "origin", origin)
     if velocity:
         _check_rows(z, "velocity", velocity, contiguous=True)
-    _check_rows(z, "z", z, contiguous=True)
-    batch = z[0].shape[:1]
-    if score is not None and (score.shape != batch or not score.dtype.is_floating_point):
-        raise ValueError(f"score must be floating-point {tuple(batch)}, not {score.dtype} {tuple(score.shape)}")
-    if active is not None and (active.shape != batch or active.dtype != torch.bool or not active.is_contiguous()):
-        raise ValueError(f"active must be contiguous bool {tuple(batch)}, not {active.dtype} {tuple(active.shape)}")
+    if score is not None and (score.shape != z[0].shape[:1] or not score.dtype.is_floating_point):
+        raise ValueError(f"score must be floating-point ({len(z[0])},), not {score.dtype} {tuple(score.shape)}")
+    if active is not None and (active.shape != z[0].shape[:1] or active.dtype != torch.bool or not active.is_contiguous()):
+        raise ValueError(f"active must be contiguous bool ({len(z[0])},), not {active.dtype} {tuple(active.shape)}")
 
 
 def _check_best(z: list[Tensor], score: Tensor | None, best_z: list[Tensor], best_score: Tensor | None) -> None:
@@ -483,15 +482,6 @@ def _launch(
     momentum: float,
     stop_score: float | None,
 ) -> None:
-    if len(z) > MAX_LEAVES:
-        written = (z, velocity, best_z)
-        joined = [[torch.cat(leaves, 1)] if leaves else [] for leaves in (*written, grad, origin)]
-        numbers = (step_size, direction, radius, radius_norm, momentum, stop_score)
-        _launch(joined[0], joined[3], joined[4], joined[1], score, active, joined[2], best_score, *numbers)
-        for leaves, whole in zip(written, joined, strict=False):
-            for leaf, new in zip(leaves, whole[0].split([leaf.shape[1] for leaf in leaves], 1) if leaves else (), strict=True):
-                leaf.copy_(new)
-        return
     batch, columns, absent = len(z[0]), tuple(leaf.shape[1] for leaf in z), (None,) * len(z)
     if batch == 0:
         return
@@ -603,6 +593,6 @@ OPERATION = Operation(
         Example("empty", (0, 7), options=_ALL),
         Example("leaves", (5, 43), options={"leaves": (17, 20, 1, 5)}),
         Example("leaves", (5, 43), options=_ALL | {"leaves": (17, 20, 1, 5)}),
-        Example("more leaves than a launch takes", (3, 41), options=_ALL | {"leaves": (2,) * MAX_LEAVES + (9,)}),
+        Example("as many leaves as there can be", (3, 32), options=_ALL | {"leaves": (2,) * MAX_LEAVES}),
     ),
 )
