@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import consistency, ifgsm, philox, scores
 from .launch import Launch, recording
 from .operation import Example, Operation, gradients
 
@@ -14,6 +14,7 @@ OPERATIONS: dict[str, Operation] = {
         consistency.OPERATION,
         ifgsm.OPERATION,
         *philox.OPERATIONS,
+        *scores.OPERATIONS,
     )
 }  # fmt: skip
 

@@ -17,9 +17,11 @@ LAUNCHES = {launch.name: launch for launch in launches()}
 NARROW = {
     "reduction.total_kernel": "writes one number",
     "consistency.loss_kernel": "writes one number a program",
+    "scores.finish_kernel": "writes the loss and the mean scores",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
+    "scores.finish_kernel": "reads a sum of each program, however many there are",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }

@@ -300,9 +300,9 @@ def test_noise_maps_reach_the_generator_contiguous(pair, monkeypatch):
     generator, z = FromChunks(), [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 2, 2, 1, dtype=torch.float64)]
     z[1] = z[1].contiguous(memory_format=torch.channels_last)
     seen = []
-    generator.register_forward_pre_hook(lambda module, inputs: seen.extend(leaf.is_contiguous() for leaf in inputs[0][:1]))
+    generator.register_forward_pre_hook(lambda module, inputs: seen.extend(leaf.is_contiguous() for leaf in inputs[0]))
     refine(generator, pair[1], z, steps=2, keep_best=True)
-    assert seen == [True] * 3
+    assert seen == [True] * 6
 
 
 def test_half_precision_under_autocast():
