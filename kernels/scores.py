@@ -141,9 +141,9 @@ def separation(real: Tensor, fake: Tensor) -> Tensor:
     if len(real) * len(fake) <= PAIRS:
         return (real[:, None] > fake).to(exact).mean()
     # Maps of scores have more pairs than memory has room for: each real score's place among the others says how many it beats.
-    # NaN, which sorts behind all, beats none.
+    # NaN beats none and is beaten by none, as the infinite.
     dtype = torch.promote_types(real.dtype, fake.dtype)
-    beaten = torch.searchsorted(fake.to(dtype).sort().values, real.to(dtype).contiguous())
+    beaten = torch.searchsorted(fake.to(dtype).masked_fill(fake.isnan(), torch.inf).sort().values, real.to(dtype).contiguous())
     return (beaten.masked_fill(real.isnan(), 0).sum().double() / (len(real) * len(fake))).to(exact)
 
 

@@ -30,7 +30,7 @@ def test_hinge_by_hand(path):
     assert real.grad.tolist() == [0, -0.25, -0.25, -0.25]
     assert fake.grad.tolist() == [0, 0.5]
     assert mine.item() == 1
-    assert not (score_real.requires_grad or score_fake.requires_grad or share.requires_grad)
+    assert not any(x.requires_grad for x in (score_real, score_fake, share))
 
 
 @paths
@@ -177,17 +177,14 @@ def test_second_order_of_each_score(path, objective):
     torch.testing.assert_close(curvature, wanted.get(objective, torch.zeros_like(s)))
 
 
-@pytest.mark.parametrize("kernels", [False, True])
-def test_operators(kernels):
-    with through("kernel" if kernels else "cpu"):
-        for shape, objective in (((5,), "hinge"), ((2, 1, 3, 4), "non-saturating"), ((0,), "minimax")):
-            real, fake = torch.randn(shape), torch.randn(shape)
-            for wanted in (True, False):
-                a, b = (x.clone().requires_grad_(wanted) for x in (real, fake))
-                if shape != (0,):  # NaN is not equal to itself
-                    torch.library.opcheck(torch.ops.fastgan.scores_discriminator.default, (a, b, objective, wanted))
-                    torch.library.opcheck(torch.ops.fastgan.scores_generator.default, (b, objective, wanted))
-                torch.library.opcheck(torch.ops.fastgan.scores_each.default, (b, objective, wanted))
+def test_operators():
+    for shape, objective in (((5,), "hinge"), ((2, 1, 3, 4), "non-saturating"), ((1,), "minimax")):
+        real, fake = torch.randn(shape), torch.randn(shape)
+        for wanted in (True, False):
+            a, b = (x.clone().requires_grad_(wanted) for x in (real, fake))
+            torch.library.opcheck(torch.ops.fastgan.scores_discriminator.default, (a, b, objective, wanted))
+            torch.library.opcheck(torch.ops.fastgan.scores_generator.default, (b, objective, wanted))
+            torch.library.opcheck(torch.ops.fastgan.scores_each.default, (b, objective, wanted))
 
 
 @pytest.mark.parametrize(
