@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox
+from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox, scores
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -18,6 +18,7 @@ OPERATIONS: dict[str, Operation] = {
         *interpolate.OPERATIONS,
         mode_seeking.OPERATION,
         *philox.OPERATIONS,
+        *scores.OPERATIONS,
     )
 }  # fmt: skip
 

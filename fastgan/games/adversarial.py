@@ -66,10 +66,10 @@ class AdversarialGame(Game):
         judged = judge(self.discriminator, views | _views(terms, scene))
 
         real, fake = judged["real"].score, judged["fake"].score
-        loss = self.objective.discriminator(real, fake)
+        loss, *logged = self.objective.scored(real, fake)
         for term in terms:
             loss = loss + term.loss(scene, judged)
-        return loss, {"loss": loss.detach(), **_score_statistics(real.detach(), fake.detach())}
+        return loss, {"loss": loss.detach(), **dict(zip(("score_real", "score_fake", "separation"), logged, strict=True))}
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
@@ -131,12 +131,3 @@ class AdversarialGame(Game):
 
 def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:
     return {name: view for term in terms for name, view in term.views(scene).items()}
-
-
-def _score_statistics(real: Tensor, fake: Tensor) -> Statistics:
-    """Mean scores, and how well D tells the two apart: the share of (real, generated) pairs that it orders rightly."""
-    return {
-        "score_real": real.mean(),
-        "score_fake": fake.mean(),
-        "separation": (real.reshape(-1, 1) > fake.reshape(1, -1)).float().mean(),
-    }

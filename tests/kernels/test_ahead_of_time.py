@@ -24,6 +24,7 @@ NARROW = {
     "gradient_penalty.dot_kernel": "writes one number a row and program",
     "gradient_penalty.sums_kernel": "writes one or two numbers a sample",
     "gradient_penalty.penalty_kernel": "writes one number, and one a sample",
+    "scores.finish_kernel": "writes the loss and the mean scores",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
@@ -32,6 +33,7 @@ NARROW_LOADS = {
     "mode_seeking.ratio_kernel": "reads two runs of partial sums, of any length, once",
     "augment.augment_kernel": "a shifted row isn't aligned, a flipped one runs backwards: neighbours read side by side",
     "augment.augment_backward_kernel": "the same",
+    "scores.finish_kernel": "reads a sum of each program, however many there are",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
