@@ -7,11 +7,11 @@ from collections import namedtuple
 
 import pytest
 import torch
+from fastgan.kernels.ifgsm import MAX_LEAVES
 from torch import nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parametrizations
 
-from fastgan.kernels.ifgsm import MAX_LEAVES
 from fastgan.latent import refine, refinement
 from fastgan.networks.sn_cnn import Discriminator, Generator
 from fastgan.objectives import OBJECTIVES
