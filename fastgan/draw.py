@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import philox
-from fastgan.kernels.interpolate import interpolate_drawn
+from fastgan.kernels.augment import Policy, Transforms, draw_transforms
+from fastgan.kernels.interpolate import interpolate_drawn, perturb_drawn
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Draw:
     def interpolate(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """e x + (1 - e) y for (B, ...) tensors, with e = `uniform(name)` for each sample, drawn where it is used."""
         return interpolate_drawn(x, y, self.seed, self._stream(name), self.rows, self.step)
+
+    def perturb(self, name: str, x: Tensor, form: str, scale: float) -> Tensor:
+        """(B, ...) with noise on top, of one of `kernels.interpolate.FORMS`, drawn where it is used."""
+        return perturb_drawn(x, self.seed, self._stream(name), self.rows, self.step, form=form, scale=scale)
+
+    def transforms(self, name: str, policy: Policy, size: tuple[int, int]) -> Transforms:
+        """What `kernels.augment.augment` shall do to each sample's image of this height and width."""
+        return draw_transforms(policy, self.rows, size, seed=self.seed, purpose=self._stream(name), step=self.step)
 
     def times(self, factor: int) -> "Draw":
         """The same source for `factor` samples in the place of each one."""

@@ -130,4 +130,10 @@ class AdversarialGame(Game):
 
 
 def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:
-    return {name: view for term in terms for name, view in term.views(scene).items()}
+    """What the terms want judged. Where two want the same images, who wants them alone prevails."""
+    found: dict[str, View] = {}
+    for term in terms:
+        for name, view in term.views(scene).items():
+            if name not in found or view.alone:
+                found[name] = view
+    return found
