@@ -3,8 +3,9 @@
     gn      D^ = D / (|grad D| + |D|)
     gran    D^ = D |grad D| / (|grad D|^2 + e),     e = 0.1
 
-Wu et al., "Gradient normalization for generative adversarial networks" (ICCV 2021); Bhaskara et al., "GraN-GAN: piecewise gradient
-normalization for generative adversarial networks" (WACV 2022); e is ours. grad is towards the image, norms are over all values of an image.
+Wu et al., "Gradient normalization for generative adversarial networks" (ICCV 2021); Bhaskara et al., "GraN-GAN: piecewise
+gradient normalization for generative adversarial networks" (WACV 2022); e is ours. grad is towards the image, norms are over
+all values of an image.
 """
 
 from dataclasses import replace

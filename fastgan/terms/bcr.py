@@ -3,8 +3,8 @@
     bCR = real * m |D(x) - D(T(x))|^2 + fake * m |D(G(z)) - D(T(G(z)))|^2
 
 CR (Zhang, Zhang, Odena, Lee, "Consistency regularization for generative adversarial networks", ICLR 2020, equation 4) is the
-first half alone; balanced: Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved consistency regularization for GANs" (AAAI 2021), section
-2.2.
+first half alone; balanced: Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved consistency regularization for GANs" (AAAI 2021),
+section 2.2.
 """
 
 from collections.abc import Mapping

@@ -3,8 +3,8 @@
     D's loss  + weight * m |D(G(z)) - D(G(z + dz))|^2,     G's loss  - weight * m |G(z) - G(z + dz)|^2,     dz ~ N(0, noise^2)
 
 Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved consistency regularization for GANs" (AAAI 2021), section 2.3; with bCR it is
-ICR. Each half has its own noise and its own weight; the weights are those of StudioGAN's CIFAR-10 BigGAN. D's half alone makes G
-collapse (section 4.3).
+ICR. Each half has its own noise and its own weight; the weights are those of StudioGAN's CIFAR-10 BigGAN. D's half alone
+makes G collapse (section 4.3).
 """
 
 from collections.abc import Mapping
