@@ -131,6 +131,7 @@ def test_pairs_by_sorting_are_the_pairs(monkeypatch, dtype):
     real[0, 0, 0, 1], fake[3], fake[4], real[1, 0, 0, 0] = math.nan, math.nan, -math.inf, math.inf
     one_by_one = separation(real, fake)
     monkeypatch.setattr(scores, "PAIRS", 0)
+    monkeypatch.setattr(scores, "SORTED", 0)
     assert separation(real, fake) == one_by_one
     assert separation(real[:0], fake).isnan()
     with interpreting():
