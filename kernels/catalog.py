@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import consistency, ifgsm, norm_act, philox
 from .launch import Launch, recording
 from .operation import Example, Operation, gradients
 
@@ -13,6 +13,7 @@ OPERATIONS: dict[str, Operation] = {
     for operation in (
         consistency.OPERATION,
         ifgsm.OPERATION,
+        *norm_act.OPERATIONS,
         *philox.OPERATIONS,
     )
 }  # fmt: skip
