@@ -449,8 +449,8 @@ def _backward_sums_cpu(
     y = None if act == "none" else _given_cpu(x, gain, bias, mean, var, eps, act, slope, upsample)
     dy = _behind(dy, x, y, act, slope, upsample)
     to_gain, to_bias = _sums_in_chunks(dy, x, mean, var, eps)
-    sums = [_of(gain, to_gain).clone(), _of(bias, to_bias).clone(), _totals(gain, to_gain, to_bias)]
-    return sums + ([dy.clone()] if upsample else [])
+    sums = [_of(gain, to_gain), _of(bias, to_bias), _totals(gain, to_gain, to_bias)]
+    return sums + ([dy] if upsample else [])
 
 
 def _input_gradient_cpu(
@@ -534,34 +534,34 @@ def _gradient_in_chunks(
 # --- Kernels ---------------------------------------------------------------------------------------------------------------
 # A program has a tile of ROWS x COLS numbers at a time, and goes along `per` pixels with it. Channels last (LAST) its columns
 # are channels and its rows pixels of one sample, or of all where nothing is a sample's own. Else its rows are planes, each one
-# channel of one sample, and its columns pixels. What belongs to a channel is (1, COLS) or (ROWS, 1).
+# channel of one sample, and its columns pixels. What belongs to a channel is loaded as a vector of columns, or of rows: as part
+# of a tile each thread would load it once for each number it has.
 
 
 @triton.jit
 def place(program, planes, channels, pixels, splits, LAST: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """Its channels, samples, part of the pixels, offset of its first number, which channels exist, where its sums go."""
-    row = tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLS)[None, :]
     if LAST:
         blocks = tl.cdiv(channels, COLS)
         group = program // blocks
         first = program % blocks * COLS
-        channel = first + column
-        sample = group // splits
-        return (
-            channel,
-            sample,
-            group % splits,
-            sample * pixels * channels + first,
-            channel < channels,
-            group * channels + channel,
-        )
+        channel = first + tl.arange(0, COLS)
+        sample, split, base = group // splits, group % splits, group // splits * pixels * channels + first
+        return channel, sample, split, base, channel < channels, group * channels + channel
     else:
         block = program // splits
-        plane = block * ROWS + row
+        split = program % splits
+        plane = block * ROWS + tl.arange(0, ROWS)
         sample, channel = plane // channels, plane % channels
-        slot = (sample * splits + program % splits) * channels + channel
-        return channel, sample, program % splits, block * ROWS * pixels, plane < planes, slot
+        return channel, sample, split, block * ROWS * pixels, plane < planes, (sample * splits + split) * channels + channel
+
+
+@triton.jit
+def over_tile(vector, LAST: tl.constexpr):
+    if LAST:
+        return vector[None, :]
+    else:
+        return vector[:, None]
 
 
 @triton.jit
@@ -570,63 +570,47 @@ def tile(base, at, end, inside, channels, pixels, LAST: tl.constexpr, ROWS: tl.c
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLS)[None, :]
     if LAST:
-        return base + at * channels + (row * channels + column), (at + row < end) & inside
+        return base + at * channels + (row * channels + column), (at + row < end) & inside[None, :]
     else:
-        return base + at + (row * pixels + column), (at + column < end) & inside
+        return base + at + (row * pixels + column), (at + column < end) & inside[:, None]
 
 
 @triton.jit
 def upsampled(
-    base,
-    at,
-    end,
-    inside,
-    channels,
-    pixels,
-    width,
-    LAST: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    base, sample, channel, at, end, inside, channels, pixels, width,
+    LAST: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """Offsets of the upper left copies (LAST), or of the upper copies in pairs, and which exist; how far the lower ones are."""
     row = tl.arange(0, ROWS)[:, None]
     if LAST:
-        # base = (sample * pixels) * channels + first channel
-        first = base % channels
-        pixel = base // channels + at
+        pixel = sample * pixels + at
         along = (pixel % width).to(tl.int32) + row
         offset = along // width * (4 * width) + along % width * 2
-        column = tl.arange(0, COLS)[None, :]
-        start = pixel // width * (4 * width) * channels + first
-        return start + (offset * channels + column), (at + row < end) & inside, 2 * width * channels
+        start = pixel // width * (4 * width) * channels
+        return start + (offset * channels + channel[None, :]), (at + row < end) & inside[None, :], 2 * width * channels
     else:
         pair = (2 * at + tl.arange(0, 2 * COLS)[None, :]).to(tl.int32)
         offset = pair // (2 * WIDTH) * (4 * WIDTH) + pair % (2 * WIDTH)
-        return base * 4 + (row * (4 * pixels) + offset), (pair < 2 * end) & inside, 2 * WIDTH
+        return base * 4 + (row * (4 * pixels) + offset), (pair < 2 * end) & inside[:, None], 2 * WIDTH
 
 
 @triton.jit
-def of_channel(ptr, channel, inside, other: tl.constexpr, REAL: tl.constexpr):
-    return tl.load(ptr + channel, mask=inside, other=other).to(REAL)
+def of_channel(ptr, channel, inside, other: tl.constexpr, LAST: tl.constexpr, REAL: tl.constexpr):
+    return over_tile(tl.load(ptr + channel, mask=inside, other=other).to(REAL), LAST)
 
 
 @triton.jit
-def of_sample(ptr, stride, channel, sample, inside, other: tl.constexpr, REAL: tl.constexpr):
+def of_sample(ptr, stride, channel, sample, inside, other: tl.constexpr, LAST: tl.constexpr, REAL: tl.constexpr):
     """A gain or bias; `stride` is 0 where all samples share it."""
     if ptr is None:
-        return tl.full(channel.shape, other, REAL)
+        return over_tile(tl.full(channel.shape, other, REAL), LAST)
     else:
-        return tl.load(ptr + sample * stride + channel, mask=inside, other=other).to(REAL)
+        return over_tile(tl.load(ptr + sample * stride + channel, mask=inside, other=other).to(REAL), LAST)
 
 
 @triton.jit
 def inverse_deviation(var, eps: tl.float64, REAL: tl.constexpr):
-    spread = var + tl.full((), eps, REAL)
-    if spread.dtype == tl.float64:
-        return 1.0 / tl.sqrt(spread)
-    else:
-        return tl.div_rn(1.0, tl.sqrt_rn(spread))
+    return tl.rsqrt(var + tl.full((), eps, REAL))
 
 
 @triton.jit
@@ -677,11 +661,10 @@ def moments_kernel(
         squares += away * (away - step)
         count += tl.where(exists, 1.0, 0.0)
     AXIS: tl.constexpr = 0 if LAST else 1
-    whole = tl.maximum(tl.sum(count, AXIS, keep_dims=True), 1.0)
-    middle = tl.sum(count * mean, AXIS, keep_dims=True) / whole
-    squares = tl.sum(squares + count * (mean - middle) * (mean - middle), AXIS, keep_dims=True)
+    middle = tl.sum(count * mean, AXIS) / tl.maximum(tl.sum(count, AXIS), 1.0)
+    away = mean - over_tile(middle, LAST)
     tl.store(partial_ptr + slot, middle, mask=inside)
-    tl.store(partial_ptr + slots + slot, squares, mask=inside)
+    tl.store(partial_ptr + slots + slot, tl.sum(squares + count * away * away, AXIS), mask=inside)
 
 
 @triton.jit
@@ -740,10 +723,10 @@ def normalise_kernel(
     channel, sample, split, base, inside, _ = place(
         tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
     )
-    mean = of_channel(mean_ptr, channel, inside, 0.0, REAL)
-    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, REAL), eps, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, REAL)
+    mean = of_channel(mean_ptr, channel, inside, 0.0, LAST, REAL)
+    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, LAST, REAL), eps, REAL)
+    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
+    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
     end = tl.minimum(split * per + per, pixels)
     for at in range(split * per, end, ROWS if LAST else COLS):
         offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
@@ -755,7 +738,9 @@ def normalise_kernel(
             v = tl.where(v > 0, v, v * tl.full((), slope, REAL))
         y = v.to(y_ptr.dtype.element_ty)
         if UP:
-            offset, exists, below = upsampled(base, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS)
+            offset, exists, below = upsampled(
+                base, sample, channel, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS
+            )
             if LAST:
                 tl.store(y_ptr + offset + channels, y, mask=exists)
                 tl.store(y_ptr + offset + below + channels, y, mask=exists)
@@ -777,10 +762,10 @@ def sums_kernel(
     channel, sample, split, base, inside, slot = place(
         tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
     )
-    mean = of_channel(mean_ptr, channel, inside, 0.0, REAL)
-    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, REAL), eps, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, REAL)
+    mean = of_channel(mean_ptr, channel, inside, 0.0, LAST, REAL)
+    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, LAST, REAL), eps, REAL)
+    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
+    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
     to_bias = tl.zeros((ROWS, COLS), REAL)
     to_gain = tl.zeros((ROWS, COLS), REAL)
     end = tl.minimum(split * per + per, pixels)
@@ -788,7 +773,9 @@ def sums_kernel(
         offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
         normal = (tl.load(x_ptr + offset, mask=exists, other=0.0).to(REAL) - mean) * inverse
         if UP:
-            place_of, there, below = upsampled(base, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS)
+            place_of, there, below = upsampled(
+                base, sample, channel, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS
+            )
             dy = pooled(dy_ptr, place_of, there, below, channels, LAST, ROWS, COLS, REAL)
         else:
             dy = tl.load(dy_ptr + offset, mask=exists, other=0.0).to(REAL)
@@ -798,8 +785,8 @@ def sums_kernel(
         to_bias += dy
         to_gain += tl.where(exists, dy * normal, 0.0)
     AXIS: tl.constexpr = 0 if LAST else 1
-    tl.store(partial_ptr + slot, tl.sum(to_gain, AXIS, keep_dims=True), mask=inside)
-    tl.store(partial_ptr + slots + slot, tl.sum(to_bias, AXIS, keep_dims=True), mask=inside)
+    tl.store(partial_ptr + slot, tl.sum(to_gain, AXIS), mask=inside)
+    tl.store(partial_ptr + slots + slot, tl.sum(to_bias, AXIS), mask=inside)
 
 
 @triton.jit
@@ -854,18 +841,20 @@ def gradient_kernel(
     channel, sample, split, base, inside, _ = place(
         tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
     )
-    mean = of_channel(mean_ptr, channel, inside, 0.0, REAL)
-    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, REAL), eps, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, REAL)
+    mean = of_channel(mean_ptr, channel, inside, 0.0, LAST, REAL)
+    inverse = inverse_deviation(of_channel(var_ptr, channel, inside, 1.0, LAST, REAL), eps, REAL)
+    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
+    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
     if totals_ptr is not None:
-        first_mean = of_channel(totals_ptr, channel, inside, 0.0, REAL) * tl.full((), scale, REAL)
-        second_mean = of_channel(totals_ptr + channels, channel, inside, 0.0, REAL) * tl.full((), scale, REAL)
+        first_mean = of_channel(totals_ptr, channel, inside, 0.0, LAST, REAL) * tl.full((), scale, REAL)
+        second_mean = of_channel(totals_ptr + channels, channel, inside, 0.0, LAST, REAL) * tl.full((), scale, REAL)
     end = tl.minimum(split * per + per, pixels)
     for at in range(split * per, end, ROWS if LAST else COLS):
         offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
         if UP:
-            place_of, there, below = upsampled(base, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS)
+            place_of, there, below = upsampled(
+                base, sample, channel, at, end, inside, channels, pixels, width, LAST, WIDTH, ROWS, COLS
+            )
             dy = pooled(dy_ptr, place_of, there, below, channels, LAST, ROWS, COLS, REAL)
         else:
             dy = tl.load(dy_ptr + offset, mask=exists, other=0.0).to(REAL)

@@ -17,6 +17,10 @@ LAUNCHES = {launch.name: launch for launch in launches()}
 NARROW = {
     "reduction.total_kernel": "writes one number",
     "consistency.loss_kernel": "writes one number a program",
+    "norm_act.moments_kernel": "writes two numbers a channel",
+    "norm_act.statistics_kernel": "writes two numbers a channel",
+    "norm_act.sums_kernel": "writes two numbers a channel",
+    "norm_act.totals_kernel": "writes a few numbers a channel",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
