@@ -84,8 +84,8 @@ def norm_act(
     Args:
         x: floating point, (B, C, H, W) or (B, C).
         gain, bias: floating point of any type, (C,), or (B, C) for one of each sample; None for 1 and 0.
-        mean, var: (C,), float32 (float64 where x is), constants in the gradient; both or neither. Without them x's own over
-            batch and pixels, the biased variance.
+        mean, var: (C,), float32 (float64 where x is) or x's type, constants in the gradient; both or neither. Without them
+            x's own over batch and pixels, the biased variance.
         eps: what is added to the variance, at least 0.
         act: "none", "relu" or "leaky".
         slope: of "leaky" below zero, at least 0.
@@ -108,7 +108,8 @@ def norm_act(
     settings = (float(eps), act, float(slope), upsample)
     if x.device.type == "cpu" and not taken():
         return _composed(x, gain, bias, mean.detach(), var.detach(), False, 0.0, *settings)
-    return _given(x, gain, bias, mean.detach(), var.detach(), *settings)
+    real = accumulator(x.dtype)
+    return _given(x, gain, bias, mean.detach().to(real), var.detach().to(real), *settings)
 
 
 def batch_norm_act(
@@ -127,7 +128,7 @@ def batch_norm_act(
     """`norm_act` with x's own statistics, which move running averages as torch's batch norm moves them.
 
     Args:
-        running_mean, running_var: (C,), float32 (float64 where x is), or None. Written:
+        running_mean, running_var: (C,), of the types that `norm_act` takes, or None. Written:
             running = (1 - momentum) running + momentum x's own, where the variance is the unbiased one.
 
     Raises:
@@ -147,8 +148,8 @@ def batch_norm_act(
     y, mean, var = _computed(x, gain, bias, *settings)
     if running_mean is not None and running_var is not None and count:
         with torch.no_grad():
-            running_mean.lerp_(mean, momentum)
-            running_var.lerp_(var * (count / (count - 1)), momentum)
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
     return y
 
 
@@ -295,7 +296,7 @@ def _check(x: Tensor, gain: Tensor | None, bias: Tensor | None, eps: float, act:
 def _check_statistics(x: Tensor, **statistics: Tensor) -> None:
     real = accumulator(x.dtype)
     for name, given in statistics.items():
-        if given.shape != x.shape[1:2] or given.dtype != real or given.device != x.device:
+        if given.shape != x.shape[1:2] or given.dtype not in (real, x.dtype) or given.device != x.device:
             raise ValueError(
                 f"{name} must be {real} {tuple(x.shape[1:2])} on {x.device}, not "
                 f"{given.dtype} {tuple(given.shape)} on {given.device}"
@@ -323,8 +324,9 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 # --- The CPU's path --------------------------------------------------------------------------------------------------------
-# torch's own batch norm, which is well vectorised, and all that follows in place, differentiated by torch: an operator's dispatch and a backward in Python took 160 microseconds, a third
-# of the whole at 2 MiB, and going through the batch in chunks that stay in cache gained less than it cost.
+# torch's own batch norm, which is well vectorised, and all that follows in place, differentiated by torch: an operator's
+# dispatch and a backward in Python took 160 microseconds, a third of the whole at 2 MiB, and going through the batch in chunks
+# that stay in cache gained less than it cost.
 
 
 def _composed(
@@ -340,7 +342,7 @@ def _composed(
         )
     own = _per_sample(gain, bias)
     # Contiguous: torch's batch norm's backward misreads a weight with gaps.
-    weights = [p if p is None or own else p.to(real).contiguous() for p in (gain, bias)]
+    weights = [p if p is None or own else p.to(real if mean is None else mean.dtype).contiguous() for p in (gain, bias)]
     y = functional.batch_norm(x, mean, var, *((None, None) if own else weights), training, momentum, eps)
     if own:
         gain, bias = (None if p is None else _over(p.to(x.dtype), x) for p in (gain, bias))
