@@ -15,9 +15,9 @@ whose blocks are batch norm, gain and bias, ReLU, upsampling.
 Arithmetic and sums are in float32 (float64 for float64) whatever the precision of x, gain and bias; y is rounded once, to
 x's type. Autocast changes nothing: y has x's type, as torch's batch norm has.
 
-Variances suffer no cancellation, also where |mean| is far above the deviation: every lane of a program keeps a mean and a sum
-of squared deviations from it (Welford 1962), and lanes, programs and ranks are joined by the exact update of Chan, Golub and
-LeVeque (1979), the last two in float64.
+Variances suffer no cancellation, also where |mean| is far above the deviation: of what is left less the first number of the
+channel, every lane of a program keeps a mean and a sum of squared deviations from it (Welford 1962), and lanes, programs and
+ranks are joined by the exact update of Chan, Golub and LeVeque (1979), the last two in float64.
 
 Only x is kept for the backward: the activation's side is computed again. On the CPU the functions are plain torch and not
 operators: see below.
@@ -86,7 +86,7 @@ def norm_act(
         gain, bias: floating point of any type, (C,), or (B, C) for one of each sample; None for 1 and 0.
         mean, var: (C,), float32 (float64 where x is) or x's type, constants in the gradient; both or neither. Without them
             x's own over batch and pixels, the biased variance.
-        eps: what is added to the variance, at least 0.
+        eps: what is added to the variance, above 0.
         act: "none", "relu" or "leaky".
         slope: of "leaky" below zero, at least 0.
         upsample: whether y has twice the height and width, each pixel four times.
@@ -167,7 +167,7 @@ def channel_sums(x: Tensor) -> Tensor:
     Raises:
         ValueError: another shape or type.
     """
-    _check(x, None, None, 0.0, "none", 0.0, False)
+    _check(x, None, None, 1.0, "none", 0.0, False)
     return _sums(x.detach())
 
 
@@ -272,9 +272,10 @@ def _over(parameter: Tensor, x: Tensor) -> Tensor:
 def _check(x: Tensor, gain: Tensor | None, bias: Tensor | None, eps: float, act: str, slope: float, upsample: bool) -> None:
     if act not in ACTIVATIONS:
         raise ValueError(f"act must be one of {', '.join(ACTIVATIONS)}, not {act!r}")
-    for name, number in (("eps", eps), ("slope", slope)):
-        if not number >= 0:  # NaN fails too
-            raise ValueError(f"{name} must be at least 0, not {number}")
+    if not eps > 0:  # NaN fails too
+        raise ValueError(f"eps must be above 0, not {eps}")
+    if not slope >= 0:
+        raise ValueError(f"slope must be at least 0, not {slope}")
     if x.dim() not in (2, 4) or not x.is_floating_point():
         raise ValueError(f"x must be a floating-point (B, C, H, W) or (B, C) tensor, not {x.dtype} {tuple(x.shape)}")
     if upsample and (x.dim() != 4 or x.shape[2] * x.shape[3] >= 2**28):
@@ -569,6 +570,8 @@ def moments_kernel(
 ):
     REAL: tl.constexpr = partial_ptr.dtype.element_ty
     _, _, split, base, inside, slot = place(tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS)
+    first = base + split * per * (channels if LAST else 1) + tl.arange(0, COLS if LAST else ROWS) * (1 if LAST else pixels)
+    shift = tl.load(x_ptr + first, mask=inside & (split * per < pixels), other=0.0).to(REAL)
     mean = tl.zeros((ROWS, COLS), REAL)
     squares = tl.zeros((ROWS, COLS), REAL)  # of deviations from the lane's own mean
     count = tl.zeros((ROWS, COLS), REAL)
@@ -578,7 +581,7 @@ def moments_kernel(
         offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
         x = tl.load(x_ptr + offset, mask=exists, other=0.0).to(REAL)
         sweep += 1.0
-        away = tl.where(exists, x - mean, 0.0)  # a lane has seen `sweep` numbers until it sees no more
+        away = tl.where(exists, x - over_tile(shift, LAST) - mean, 0.0)  # a lane has seen `sweep` numbers until it sees no more
         step = away * (1.0 / sweep)
         mean += step
         squares += away * (away - step)
@@ -586,7 +589,7 @@ def moments_kernel(
     AXIS: tl.constexpr = 0 if LAST else 1
     middle = tl.sum(count * mean, AXIS) / tl.maximum(tl.sum(count, AXIS), 1.0)
     away = mean - over_tile(middle, LAST)
-    tl.store(partial_ptr + slot, middle, mask=inside)
+    tl.store(partial_ptr + slot, shift + middle, mask=inside)
     tl.store(partial_ptr + slots + slot, tl.sum(squares + count * away * away, AXIS), mask=inside)
 
 
