@@ -313,11 +313,7 @@ def _empty(x: Tensor, upsample: bool) -> Tensor:
     if not upsample:
         return torch.empty_like(x)
     shape = (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
-    return (
-        x.new_empty(shape).contiguous(memory_format=_format(x))
-        if x.numel() == 0
-        else torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
-    )
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
 
 
 def _format(x: Tensor) -> torch.memory_format:
