@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, philox, scores
+from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, norm_act, philox, scores
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -17,6 +17,7 @@ OPERATIONS: dict[str, Operation] = {
         ifgsm.OPERATION,
         *interpolate.OPERATIONS,
         mode_seeking.OPERATION,
+        *norm_act.OPERATIONS,
         *philox.OPERATIONS,
         *scores.OPERATIONS,
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgan.kernels.convolution import conv2d, conv_transpose2d, working_dtype
+from fastgan.kernels.norm_act import batch_norm_act, norm_act
 
 STARTING_ITERATIONS = 15
 
@@ -36,6 +37,32 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_transpose2d(x, self.weight, self.bias, self.stride[0], self.padding[0])
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, an activation and nearest upsampling by 2 in one, through `kernels.norm_act`.
+
+    Parameters, buffers and what happens to them are torch's, and so are names and values in a checkpoint. Where it takes the
+    place of several modules of a sequence, an `nn.Identity` follows for each of the others, so that the rest keep their names.
+
+    Args:
+        channels: of the maps (B, channels, H, W).
+        act, slope, upsample: as `kernels.norm_act.norm_act` takes them.
+    """
+
+    def __init__(self, channels: int, act: str = "relu", slope: float = 0.2, upsample: bool = False) -> None:
+        super().__init__(channels)
+        self.after = {"act": act, "slope": slope, "upsample": upsample}
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var, after = self.running_mean, self.running_var, {"eps": self.eps, **self.after}
+        if not self.training:
+            return norm_act(x, self.weight, self.bias, mean=mean, var=var, **after)
+        self.num_batches_tracked.add_(1)
+        return batch_norm_act(x, self.weight, self.bias, running_mean=mean, running_var=var, momentum=self.momentum, **after)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {', '.join(f'{name}={value}' for name, value in self.after.items())}"
 
 
 class LinearMap(nn.Linear):
@@ -64,7 +91,7 @@ def as_laid_out(x: Tensor, weight: Tensor) -> Tensor:
 def up(before: int, after: int) -> list[nn.Module]:
     """Doubles a map's side: 4x4 stride-2 transposed convolution, batch norm, ReLU. No bias: the norm would take it away."""
     convolution = ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    return [convolution, BatchNormAct(after), nn.Identity()]
 
 
 def xavier(network: nn.Module, gain: float = 1.0) -> None:

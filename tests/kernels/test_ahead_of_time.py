@@ -25,6 +25,10 @@ NARROW = {
     "gradient_penalty.sums_kernel": "writes one or two numbers a sample",
     "gradient_penalty.penalty_kernel": "writes one number, and one a sample",
     "scores.finish_kernel": "writes the loss and the mean scores",
+    "norm_act.moments_kernel": "writes two numbers a channel",
+    "norm_act.statistics_kernel": "writes two numbers a channel",
+    "norm_act.sums_kernel": "writes two numbers a channel",
+    "norm_act.totals_kernel": "writes a few numbers a channel",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
