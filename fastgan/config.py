@@ -116,6 +116,8 @@ class Network:
     """BigGAN-deep: blocks of a stage."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
+    gradient_norm: Literal["none", "gn", "gran"] = "none"
+    """What divides D's score by its slope towards the image: nothing, GN-GAN's form, or GraN-GAN's."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -230,6 +232,9 @@ class Config:
         coupled = [name for name, term in self.terms.items() if term.couples]
         if training.accumulate > 1 and coupled:
             raise ValueError(f"{coupled[0]} couples the samples of a batch, so training.accumulate must be 1")
+        imaged = [name for name, term in self.terms.items() if term.transforms_images]
+        if imaged and self.network.family == "mlp":
+            raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
         if training.precision == "fp16" and training.device == "cpu":
             raise ValueError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
         for player in ("generator", "discriminator"):

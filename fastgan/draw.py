@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import philox
+from fastgan.kernels.augment import Policy, Transforms, draw_transforms
+from fastgan.kernels.interpolate import interpolate_drawn, perturb_drawn
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ class Draw:
         """Whole numbers in [0, bound), each as likely up to 2**-24, int64 (B,)."""
         # 1 - 2**-24, the largest number that may come, times any bound below 2**24 still rounds to less than the bound.
         return (self.uniform(name) * bound).long()
+
+    def interpolate(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """e x + (1 - e) y for (B, ...) tensors, with e = `uniform(name)` for each sample, drawn where it is used."""
+        return interpolate_drawn(x, y, self.seed, self._stream(name), self.rows, self.step)
+
+    def perturb(self, name: str, x: Tensor, form: str, scale: float) -> Tensor:
+        """(B, ...) with noise on top, of one of `kernels.interpolate.FORMS`, drawn where it is used."""
+        return perturb_drawn(x, self.seed, self._stream(name), self.rows, self.step, form=form, scale=scale)
+
+    def transforms(self, name: str, policy: Policy, size: tuple[int, int]) -> Transforms:
+        """What `kernels.augment.augment` shall do to each sample's image of this height and width."""
+        return draw_transforms(policy, self.rows, size, seed=self.seed, purpose=self._stream(name), step=self.step)
 
     def times(self, factor: int) -> "Draw":
         """The same source for `factor` samples in the place of each one."""

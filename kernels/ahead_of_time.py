@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -86,9 +87,14 @@ def _compile(launch: Launch, arch: str) -> Report:
     file, function = launch.kernel.split(".")
     kernel = getattr(importlib.import_module(f"{__package__}.{file}"), function)
     signature = {argument: launch.types.get(argument, "constexpr") for argument in kernel.arg_names}
-    attributes = {(kernel.arg_names.index(argument),): [["tt.divisibility", 16]] for argument in launch.aligned}
+    constexprs = {_place(kernel, name): _hashable(value) for name, value in launch.constexprs.items()}
+    parts = [name.split(".") for name in (*launch.types, *launch.constexprs) if "." in name]
+    for argument in {argument for argument, _ in parts}:
+        names = sorted((".".join(part) for part in parts if part[0] == argument), key=lambda name: int(name.split(".")[1]))
+        signature[argument] = tuple(launch.types.get(name, "constexpr") for name in names)
+    attributes = {_place(kernel, name): [["tt.divisibility", 16]] for name in launch.aligned}
     compiled = triton.compile(
-        ASTSource(kernel, signature, launch.constexprs, attributes),
+        ASTSource(kernel, signature, constexprs, attributes),
         target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
         options={
             "num_warps": launch.warps,
@@ -112,6 +118,16 @@ def _compile(launch: Launch, arch: str) -> Report:
         widest_load=max(_widths("ld", ptx), default=0),
         widest_store=max(_widths("st", ptx), default=0),
     )
+
+
+def _place(kernel: Any, name: str) -> tuple[int, ...]:
+    """Where an argument is: its number, and its place in it where it is a tuple ("z_ptrs.1")."""
+    argument, *place = name.split(".")
+    return (kernel.arg_names.index(argument), *map(int, place))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def _inspect(cubin: bytes) -> tuple[dict[str, int], int]:

@@ -4,16 +4,22 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import consistency, ifgsm, philox
+from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, norm_act, philox, scores
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
+        augment.OPERATION,
         consistency.OPERATION,
+        *gradient_penalty.OPERATIONS,
         ifgsm.OPERATION,
+        *interpolate.OPERATIONS,
+        mode_seeking.OPERATION,
+        *norm_act.OPERATIONS,
         *philox.OPERATIONS,
+        *scores.OPERATIONS,
     )
 }  # fmt: skip
 

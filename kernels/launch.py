@@ -29,7 +29,7 @@ class Launch:
 
     name: str  # who launches it: operation, example, and pass
     kernel: str  # "file.function" below fastgan.kernels; by name, for another process may have to load it uninterpreted
-    types: dict[str, str]  # of the arguments that are passed
+    types: dict[str, str]  # of the arguments that are passed; "name.0", "name.1", ... of one that is a tuple
     constexprs: dict[str, Any]  # the others: known when compiling, None for an absent tensor
     aligned: tuple[str, ...]  # arguments that are multiples of 16
     warps: int
@@ -51,7 +51,7 @@ _recorded: list[Call] | None = None
 
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **constexprs: Any) -> None:
-    """Launches `kernel` with `arguments` (tensors, None for absent ones, numbers) in its parameters' order.
+    """Launches `kernel` with `arguments` (tensors, None for absent ones, tuples of both, numbers) in its parameters' order.
 
     Args:
         grid: one to three numbers of programs; with none to run, nothing is launched.
@@ -63,7 +63,7 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, warps: int, **cons
     if _recorded is not None:
         _recorded.append(Call(kernel, tuple(grid), arguments, warps, constexprs))
         return
-    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    device = next(argument.device for argument in _flat(arguments) if isinstance(argument, Tensor))
     # Without fused multiply-adds a kernel rounds as its reference does; Triton's own default changes with 3.10.
     options = {**constexprs, "num_warps": warps, "enable_fp_fusion": False}
     if device.type != "cuda":
@@ -106,8 +106,11 @@ def noted(call: Call, name: str) -> Launch:
     unspecialised = set(_options(call.kernel).get("do_not_specialize") or ())
     passed, fixed, aligned = {}, dict(call.constexprs), []
     parameters = inspect.signature(function).parameters.values()
+    named = []
     for parameter, argument in zip(parameters, call.arguments, strict=False):
-        parameter_name = parameter.name
+        inner = enumerate(argument) if isinstance(argument, tuple) else ()
+        named += [(parameter, f"{parameter.name}.{i}", part) for i, part in inner] or [(parameter, parameter.name, argument)]
+    for parameter, parameter_name, argument in named:
         if isinstance(argument, Tensor):
             passed[parameter_name] = "*" + _NAMES[argument.dtype]
             if argument.storage_offset() * argument.element_size() % _ALIGNMENT == 0:  # as PyTorch's allocations are
@@ -128,6 +131,11 @@ def noted(call: Call, name: str) -> Launch:
                 aligned.append(parameter_name)
     kernel_name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
     return Launch(name, kernel_name, passed, fixed, tuple(aligned), call.warps)
+
+
+def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
+    for argument in arguments:
+        yield from argument if isinstance(argument, tuple) else (argument,)
 
 
 def _options(kernel: Any) -> dict[str, Any]:

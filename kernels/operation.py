@@ -129,11 +129,11 @@ def leaves_of(arguments: Arguments, wrt: tuple[str, ...]) -> dict[str, Tensor]:
 
 
 def cotangent(y: Tensor, seed: int = 1) -> Tensor:
-    """Fixed random numbers of y's shape, dtype and layout."""
+    """Fixed random numbers of y's shape, dtype and layout: the same ones in every dtype, so with bfloat16's eight bits."""
     if y.device.type == "meta":
         return torch.empty_like(y)
     numbers = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return torch.empty_like(y).copy_(numbers)
+    return torch.empty_like(y).copy_(numbers.bfloat16())
 
 
 def widened(arguments: Arguments) -> Arguments:

@@ -45,6 +45,8 @@ def reached(call: Call) -> list[tuple[Tensor, int, int]]:
     builder, stand_ins, touched = interpreter.interpreter_builder, {}, {}
 
     def stand_in(argument: object) -> object:
+        if isinstance(argument, tuple):
+            return tuple(map(stand_in, argument))
         if not isinstance(argument, Tensor):
             return argument
         # Apart by more than any tensor's size, so that an address says whose it is. Never used as one.

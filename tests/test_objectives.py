@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import OBJECTIVES
+from fastgan.objectives import OBJECTIVES, Objective
 
 
 def softplus(x):
@@ -79,3 +79,26 @@ def test_extreme_scores_stay_finite(name):
     loss.backward()
     assert loss.isfinite()
     assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_logged_with_the_loss(name):
+    real, fake = torch.randn(6, 1, 2, 2, requires_grad=True), torch.randn(5, 1, 2, 2, requires_grad=True)
+    loss, score_real, score_fake, separation = OBJECTIVES[name].scored(real, fake)
+    assert torch.equal(loss, OBJECTIVES[name].discriminator(real, fake))
+    assert (score_real.item(), score_fake.item()) == (pytest.approx(real.mean().item()), pytest.approx(fake.mean().item()))
+    pairs = [a > b for a in real.flatten() for b in fake.flatten()]
+    assert separation.item() == pytest.approx(sum(map(float, pairs)) / len(pairs))
+    assert not any(x.requires_grad for x in (score_real, score_fake, separation))
+
+
+def test_an_objective_of_another_kind_is_two_functions():
+    """Relativistic: a loss of pairs, which no kernel has."""
+    relativistic = Objective(lambda real, fake: torch.nn.functional.softplus(fake - real).mean(), lambda fake: -fake)
+    real, fake = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([0.0, 3.0], requires_grad=True)
+    loss, score_real, score_fake, separation = relativistic.scored(real, fake)
+    assert loss.item() == pytest.approx((softplus(-1) + softplus(1)) / 2)
+    assert (score_real.item(), score_fake.item(), separation.item()) == (1.5, 1.5, 0.5)
+    assert relativistic.generator(real, fake).item() == -1.5
+    loss.backward()
+    assert real.grad.isfinite().all()

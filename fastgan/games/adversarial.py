@@ -4,6 +4,7 @@ With `refinement` on it is AdvLatGAN-qua (Li et al., NeurIPS 2022): D learns fro
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -65,10 +66,10 @@ class AdversarialGame(Game):
         judged = judge(self.discriminator, views | _views(terms, scene))
 
         real, fake = judged["real"].score, judged["fake"].score
-        loss = self.objective.discriminator(real, fake)
+        loss, *logged = self.objective.scored(real, fake)
         for term in terms:
             loss = loss + term.loss(scene, judged)
-        return loss, {"loss": loss.detach(), **_score_statistics(real.detach(), fake.detach())}
+        return loss, {"loss": loss.detach(), **dict(zip(("score_real", "score_fake", "separation"), logged, strict=True))}
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
@@ -98,7 +99,8 @@ class AdversarialGame(Game):
                 self._reused[draw.part] = imagined
             return imagined
 
-        return Scene(batch["images"], batch["labels"] if self.classes else None, imagine, generate, draw)
+        real_labels = batch["labels"] if self.classes else None
+        return Scene(batch["images"], real_labels, imagine, generate, draw, latents=partial(self.prior, draw))
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -128,13 +130,10 @@ class AdversarialGame(Game):
 
 
 def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:
-    return {name: view for term in terms for name, view in term.views(scene).items()}
-
-
-def _score_statistics(real: Tensor, fake: Tensor) -> Statistics:
-    """Mean scores, and how well D tells the two apart: the share of (real, generated) pairs that it orders rightly."""
-    return {
-        "score_real": real.mean(),
-        "score_fake": fake.mean(),
-        "separation": (real.reshape(-1, 1) > fake.reshape(1, -1)).float().mean(),
-    }
+    """What the terms want judged. Where two want the same images, who wants them alone prevails."""
+    found: dict[str, View] = {}
+    for term in terms:
+        for name, view in term.views(scene).items():
+            if name not in found or view.alone:
+                found[name] = view
+    return found

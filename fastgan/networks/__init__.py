@@ -9,6 +9,7 @@ from torch import nn
 from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
+from fastgan.networks.gradient_normalised import GradientNormalised
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
@@ -39,7 +40,9 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed CUDA's generators too
         try:
-            pair = FAMILIES[family](config)
+            generator, discriminator = FAMILIES[family](config)
         except ValueError as error:
             raise UserError(f"network.family {family}: {error}") from None
-    return tuple(network.to(memory_format=torch.channels_last) for network in pair)
+    if config.network.gradient_norm != "none":
+        discriminator = GradientNormalised(discriminator, config.network.gradient_norm)
+    return tuple(network.to(memory_format=torch.channels_last) for network in (generator, discriminator))

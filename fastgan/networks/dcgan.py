@@ -11,7 +11,7 @@ w = 64 is published. Weights start as torch's layers do.
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, check_side, flat, up
+from fastgan.networks.layers import BatchNormAct, Conv2d, ConvTranspose2d, LinearMap, check_side, flat, up
 
 
 class Generator(nn.Module):
@@ -27,8 +27,8 @@ class Generator(nn.Module):
         self.linear = LinearMap(dim, 16 * width, side // 16, bias=False)  # a transposed convolution of a 1x1 map is linear
         start_as_transposed(self.linear)
         self.main = nn.Sequential(
-            nn.BatchNorm2d(16 * width),
-            nn.ReLU(inplace=True),
+            BatchNormAct(16 * width),
+            nn.Identity(),
             *up(16 * width, 8 * width),
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from fastgan.config import Config
 from fastgan.networks.dcgan import start_as_transposed
-from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, as_laid_out, check_side, flat, up
+from fastgan.networks.layers import BatchNormAct, Conv2d, ConvTranspose2d, LinearMap, as_laid_out, check_side, flat, up
 
 
 class Generator(nn.Module):
@@ -34,8 +34,8 @@ class Generator(nn.Module):
         self.linear = LinearMap(dim + classes, 8 * width, side // 8, bias=False)
         start_as_transposed(self.linear)
         self.main = nn.Sequential(
-            nn.BatchNorm2d(8 * width),
-            nn.ReLU(inplace=True),
+            BatchNormAct(8 * width),
+            nn.Identity(),
             *up(8 * width, 4 * width),
             *up(4 * width, 2 * width),
             ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
@@ -82,7 +82,7 @@ def pair(config: Config) -> tuple[Generator, Discriminator]:
 
 def _down(before: int, after: int) -> list[nn.Module]:
     convolution = Conv2d(before, after, 4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
+    return [convolution, BatchNormAct(after, "leaky", 0.2), nn.Identity()]
 
 
 def _check(side: int, classes: int) -> None:

@@ -9,13 +9,14 @@ gradient; sigma is not. Where others iterate in every forward, here a forward mo
 each optimiser step, and between two steps D is one fixed function, however often refinement asks it.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgan.kernels.convolution import conv2d, conv_transpose2d, working_dtype
+from fastgan.kernels.norm_act import batch_norm_act, norm_act
 
 STARTING_ITERATIONS = 15
 
@@ -36,6 +37,58 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_transpose2d(x, self.weight, self.bias, self.stride[0], self.padding[0])
+
+
+class _SecondTime(AbstractContextManager):
+    """Inside, batch norm's moving statistics stand still. Entered anew at each of several derivatives."""
+
+    entered = 0
+
+    def __enter__(self) -> None:
+        _SecondTime.entered += 1
+
+    def __exit__(self, *reason) -> None:
+        _SecondTime.entered -= 1
+
+
+def recomputing() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """What `torch.utils.checkpoint` takes as `context_fn`: where activations are computed again, the moving statistics have
+    moved already."""
+    return nullcontext(), _SecondTime()
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, an activation and nearest upsampling by 2 in one, through `kernels.norm_act`.
+
+    Parameters, buffers and what happens to them are torch's, and so are names and values in a checkpoint. Where it takes the
+    place of several modules of a sequence, an `nn.Identity` follows for each of the others, so that the rest keep their names.
+
+    Args:
+        channels: of the maps (B, channels, H, W).
+        act, slope, upsample: as `kernels.norm_act.norm_act` takes them.
+        affine: whether there are a weight and a bias; without them gain and bias come from elsewhere, through `normalise`.
+    """
+
+    def __init__(
+        self, channels: int, act: str = "relu", slope: float = 0.2, upsample: bool = False, affine: bool = True
+    ) -> None:
+        super().__init__(channels, affine=affine)
+        self.after = {"act": act, "slope": slope, "upsample": upsample}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x, self.weight, self.bias)
+
+    def normalise(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> Tensor:
+        """With gain and bias of the channels, (C,), or of each sample's, (B, C)."""
+        mean, var, after = self.running_mean, self.running_var, {"eps": self.eps, **self.after}
+        if not self.training:
+            return norm_act(x, gain, bias, mean=mean, var=var, **after)
+        momentum = 0.0 if _SecondTime.entered else self.momentum  # not without averages: torch would save other tensors
+        self.num_batches_tracked.add_(0 if _SecondTime.entered else 1)
+        return batch_norm_act(x, gain, bias, running_mean=mean, running_var=var, momentum=momentum, **after)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {', '.join(f'{name}={value}' for name, value in self.after.items())}"
 
 
 class LinearMap(nn.Linear):
@@ -68,7 +121,7 @@ def as_laid_out(x: Tensor, weight: Tensor) -> Tensor:
 def up(before: int, after: int) -> list[nn.Module]:
     """Doubles a map's side: 4x4 stride-2 transposed convolution, batch norm, ReLU. No bias: the norm would take it away."""
     convolution = ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    return [convolution, BatchNormAct(after), nn.Identity()]
 
 
 def xavier(network: nn.Module, gain: float = 1.0) -> None:
@@ -196,26 +249,3 @@ def iterate_spectral_norms(module: nn.Module, times: int = 1) -> None:
     for part in module.modules():
         if isinstance(part, _SpectralNorm):
             part.iterate(times)
-
-
-# STUB until norm_act lands
-class BatchNormAct(nn.BatchNorm2d):
-    def __init__(self, channels, affine=True, act="none", slope=0.2, upsample=False):
-        super().__init__(channels, affine=affine)
-        self.act, self.upsample = act, upsample
-
-    def normalise(self, x, gain, bias):
-        y = functional.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, self.momentum, self.eps)
-        if gain is not None:
-            g = gain if gain.dim() == 2 else gain[None]
-            b = bias if bias.dim() == 2 else bias[None]
-            y = y * g[:, :, None, None] + b[:, :, None, None]
-        y = y.relu() if self.act == "relu" else y
-        return functional.interpolate(y, scale_factor=2) if self.upsample else y
-
-    def forward(self, x):
-        return self.normalise(x, self.weight, self.bias)
-
-
-def recomputing():
-    return nullcontext(), nullcontext()

@@ -27,7 +27,16 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.config import Config
-from fastgan.networks.layers import STARTING_ITERATIONS, Conv2d, LinearMap, SNConv2d, SNLinear, iterate_spectral_norms, xavier
+from fastgan.networks.layers import (
+    STARTING_ITERATIONS,
+    BatchNormAct,
+    Conv2d,
+    LinearMap,
+    SNConv2d,
+    SNLinear,
+    iterate_spectral_norms,
+    xavier,
+)
 
 GENERATOR = {32: (4, 4, 4, 4), 48: (8, 4, 2, 1)}
 """Side -> channels of the first map and of each block, in widths."""
@@ -52,7 +61,7 @@ class Generator(nn.Module):
         self.linear = LinearMap(dim, start, side // 8)
         self.blocks = nn.Sequential(*map(UpBlock, (start, *blocks), blocks))
         last = blocks[-1]
-        self.image = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU(inplace=True), Conv2d(last, channels, 3, padding=1), nn.Tanh())
+        self.image = nn.Sequential(BatchNormAct(last), nn.Identity(), Conv2d(last, channels, 3, padding=1), nn.Tanh())
         if spectral:
             _initialise(self)
 
@@ -94,12 +103,12 @@ class UpBlock(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            nn.BatchNorm2d(before),
-            nn.ReLU(inplace=True),
-            nn.Upsample(scale_factor=2),
+            BatchNormAct(before, upsample=True),
+            nn.Identity(),
+            nn.Identity(),
             Conv2d(before, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(inplace=True),
+            BatchNormAct(after),
+            nn.Identity(),
             Conv2d(after, after, 3, padding=1, bias=False),
         )
         self.shortcut = nn.Sequential(Conv2d(before, after, 1, bias=False), nn.Upsample(scale_factor=2))

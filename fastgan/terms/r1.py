@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
+from fastgan.kernels.gradient_penalty import gradient_penalty
 from fastgan.terms.term import Scene, Term
 
 
@@ -32,5 +33,4 @@ class R1(Term):
         """gamma / 2 times the batch mean of the squared gradient norm."""
         view = judged["real"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
-        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        return self.gamma / 2 * gradient.square().flatten(1).sum(1).mean()
+        return self.gamma / 2 * gradient_penalty(gradient, "zero-centred")

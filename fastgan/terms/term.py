@@ -36,6 +36,8 @@ class Scene:
     generate: Callable[..., Tensor]
     """(z, labels) -> images, in the graph that this phase wants."""
     draw: Draw
+    latents: Callable[[str], Tensor] | None = None
+    """(name) -> further latents from the game's prior, (B', dim), drawn under that name; None in a game without one."""
 
     @cached_property
     def fake(self) -> Imagined:
@@ -61,9 +63,14 @@ class Term:
         """Whether the loss mixes samples, so that a sum over micro-batches is not the loss of the whole batch."""
         return False
 
+    @property
+    def transforms_images(self) -> bool:
+        """Whether the term needs images, and can do nothing with points in the plane."""
+        return False
+
     def views(self, scene: Scene) -> dict[str, View]:
-        """What must be judged for this term beside "real" and "fake", by names that no other term uses; or these two anew, the
-        same images judged alone, where a gradient towards them is wanted."""
+        """What must be judged for this term beside "real" and "fake", by names that no other term uses; and these two, where a
+        lazy phase shall have them too, or judged alone, where a gradient towards them is wanted."""
         return {}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
+from fastgan.kernels.gradient_penalty import gradient_penalty
 from fastgan.terms.term import Scene, Term
 
 
@@ -29,15 +30,11 @@ class WganGP(Term):
 
     def views(self, scene: Scene) -> dict[str, View]:
         """The points x^, alone: their gradient is differentiated again. Where classes differ, x^ has its real image's."""
-        share = scene.draw.uniform("wgan-gp", *[1] * (scene.real.dim() - 1)).to(scene.real.dtype)
-        between = torch.lerp(scene.fake.images.detach(), scene.real.detach(), share)
+        between = scene.draw.interpolate("wgan-gp", scene.real.detach(), scene.fake.images.detach())
         return {"wgan_gp": View(between.requires_grad_(), scene.real_labels, alone=True)}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
         """weight times the batch mean of the squared distance of the gradient norm from the target."""
         view = judged["wgan_gp"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
-        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        # vector_norm's derivative at 0 is 0, where that of a root of a sum of squares is NaN.
-        norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        return self.weight * (norm - self.target).square().mean()
+        return self.weight * gradient_penalty(gradient, target=self.target)

@@ -17,10 +17,28 @@ LAUNCHES = {launch.name: launch for launch in launches()}
 
 NARROW = {
     "reduction.total_kernel": "writes one number",
+    "augment.sum_kernel": "writes one number a program",
     "consistency.loss_kernel": "writes one number a program",
+    "interpolate.moments_kernel": "writes three numbers a program",
+    "interpolate.deviation_kernel": "writes one number",
+    "mode_seeking.distances_kernel": "writes one number a program",
+    "gradient_penalty.dot_kernel": "writes one number a row and program",
+    "gradient_penalty.sums_kernel": "writes one or two numbers a sample",
+    "gradient_penalty.penalty_kernel": "writes one number, and one a sample",
+    "scores.finish_kernel": "writes the loss and the mean scores",
+    "norm_act.moments_kernel": "writes two numbers a channel",
+    "norm_act.statistics_kernel": "writes two numbers a channel",
+    "norm_act.sums_kernel": "writes two numbers a channel",
+    "norm_act.totals_kernel": "writes a few numbers a channel",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
+    "interpolate.perturb_kernel": "channels last, where the numbers of a block of words lie apart",
+    "interpolate.perturb_normal_kernel": "the same",
+    "mode_seeking.ratio_kernel": "reads two runs of partial sums, of any length, once",
+    "augment.augment_kernel": "a shifted row isn't aligned, a flipped one runs backwards: neighbours read side by side",
+    "augment.augment_backward_kernel": "the same",
+    "scores.finish_kernel": "reads a sum of each program, however many there are",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
@@ -49,6 +67,15 @@ def test_memory_is_read_and_written_16_bytes_at_a_time(reports):
     for name in ("philox_words 128", "philox_uniform 3072", "philox_normal 128"):
         for arch in ARCHITECTURES:
             assert next(row for (full, a), row in reports.items() if full.startswith(name) and a == arch).widest_store == 16
+    for row in reports.values():
+        if row.kernel.startswith("interpolate.perturb") and "channels-last" not in row.name:
+            assert (row.widest_load, row.widest_store) == (16, 16), row
+
+
+def test_augmented_images_are_written_16_bytes_at_a_time_and_read_so_where_nothing_moves(reports):
+    rows = [row for row in reports.values() if row.kernel.startswith("augment.augment_")]
+    assert {row.widest_store for row in rows} == {16}
+    assert {row.widest_load for row in rows if "colours" in row.name} == {16}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

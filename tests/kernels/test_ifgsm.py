@@ -24,9 +24,15 @@ EVERYTHING = {"direction": "l2", "radius": 0.4, "radius_norm": "l2", "momentum":
 
 
 def kernel(z, grad, origin, *, step_size, direction="sign", radius=None, radius_norm="linf", momentum=0.0, **given):
-    tensors = [given.get(name) for name in ("velocity", "score", "active", "best_z", "best_score")]
     numbers = (step_size, direction, radius, radius_norm, momentum, given.get("stop_score"))
-    ifgsm._launch(z, grad, origin, *tensors, *numbers)
+    ifgsm._launch(*operands(z=z, grad=grad, origin=origin, **given), *numbers)
+
+
+def operands(**given):
+    """The operator's tensors: a list of leaves each, but for what every sample has one of."""
+    names = ("z", "grad", "origin", "velocity", "score", "active", "best_z", "best_score")
+    single = ("score", "active", "best_score")
+    return [given.get(name) if name in single else ifgsm._leaves(given.get(name)) for name in names]
 
 
 steps = pytest.mark.parametrize("step", [ifgsm_step, ifgsm_step_reference, kernel], ids=["public", "reference", "kernel"])
@@ -200,6 +206,74 @@ def test_nan_never_becomes_the_best(step):
     assert (given["z"] == 0.5).all()
 
 
+LEAFY = ("z", "grad", "origin", "velocity", "best_z")
+
+
+def as_leaves(given, columns):
+    """The same arguments, each row cut into leaves of so many columns."""
+    cut = {name: [part.contiguous() for part in given[name].split(columns, 1)] for name in LEAFY if name in given}
+    return {name: value.clone() if torch.is_tensor(value) else value for name, value in given.items()} | cut
+
+
+def assert_leaves_move_as_one(step, given, columns, rtol, atol):
+    leaves = as_leaves(given, columns)
+    ifgsm_step_reference(**given)
+    step(**leaves)
+    for name in WRITTEN:
+        if name in given:
+            got = torch.cat(list(leaves[name]), 1) if name in LEAFY else leaves[name]
+            torch.testing.assert_close(got, given[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@steps
+@pytest.mark.parametrize("direction", ifgsm.DIRECTIONS)
+@pytest.mark.parametrize("ball", [{}, {"radius": 0.35}, {"radius": 0.6, "radius_norm": "l2"}], ids=["free", "linf", "l2"])
+def test_leaves_move_as_one_vector_with_every_option(step, direction, ball):
+    for momentum, stop, best in itertools.product((0.0, 0.9), (False, True), (False, True)):
+        given = arguments((9, 30), direction=direction, momentum=momentum, stop=stop, best=best, **ball)
+        assert_leaves_move_as_one(step, given, (17, 1, 12), rtol=1e-12, atol=1e-13)
+
+
+@steps
+@pytest.mark.parametrize(
+    ("batch", "columns"),
+    [
+        (6, (7,)),
+        (256, (20,) * 6),
+        (3, (512, 16, 64, 256)),
+        (1, (3, 5)),
+        (2, (5, 0, 2)),
+        (0, (3, 4)),
+        (2, (4, ifgsm.MAX_BLOCK + 3, 1)),
+        (3, (2,) * ifgsm.MAX_LEAVES),
+        (3, (1, 3) * (ifgsm.MAX_LEAVES // 2)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_leaves_of_any_number_and_size(step, batch, columns, options):
+    assert_leaves_move_as_one(step, arguments((batch, sum(columns)), **options), columns, rtol=1e-12, atol=1e-13)
+
+
+@steps
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float16, 2**-10), (torch.bfloat16, 2**-7)], ids=str)
+def test_precisions_of_leaves(step, dtype, rtol):
+    for options in ({}, EVERYTHING, {"momentum": 0.9, "radius": 0.3}):
+        assert_leaves_move_as_one(step, arguments((9, 60), dtype, **options), (20, 17, 23), rtol=rtol * 1.01, atol=1e-6)
+
+
+@steps
+def test_leaves_with_gradients_in_any_layout(step):
+    given = arguments((5, 6), **EVERYTHING)
+    leaves = as_leaves(given, (2, 4))
+    for name in ("grad", "origin"):
+        leaves[name] = tuple(given[name].split((2, 4), 1))  # columns of a larger tensor
+        assert not leaves[name][0].is_contiguous()
+    ifgsm_step_reference(**given)
+    step(**leaves)
+    torch.testing.assert_close(torch.cat(leaves["z"], 1), given["z"], rtol=1e-12, atol=1e-13)
+
+
 def test_iterations_find_the_minimum_inside_the_ball():
     z = torch.tensor([[2.0, -2.0]])
     origin, target = z.clone(), torch.tensor([[0.5, -1.9]])
@@ -218,9 +292,9 @@ def test_a_leaf_that_requires_grad_may_be_stepped():
 def test_operator():
     for options in ({}, EVERYTHING):
         given = arguments((5, 7), torch.float32, **options)
-        tensors = [given.get(name) for name in ("z", "grad", "origin", "velocity", "score", "active", "best_z", "best_score")]
         numbers = (0.3, given["direction"], given.get("radius"), given["radius_norm"], given.get("momentum", 0.0))
-        torch.library.opcheck(torch.ops.fastgan.ifgsm_step.default, (*tensors, *numbers, given.get("stop_score")))
+        for cut in (given, as_leaves(given, (3, 4))):
+            torch.library.opcheck(torch.ops.fastgan.ifgsm_step.default, (*operands(**cut), *numbers, given.get("stop_score")))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -258,6 +332,12 @@ def test_fake_tensors_pass(device):
         ({"score": torch.zeros(4, 1)}, "score must be"),
         ({"active": torch.ones(4)}, "active must be"),
         ({"best_score": torch.zeros(4, dtype=torch.float64)}, "best_score must be"),
+        ({"z": []}, "1 to 16 leaves, not 0"),
+        ({"z": [torch.zeros(4, 8)] * 17}, "1 to 16 leaves, not 17"),
+        ({"z": [torch.zeros(4, 8), torch.zeros(4, 2)]}, "grad must have a tensor for each of z's 2 leaves, not 1"),
+        ({"z": [torch.zeros(4, 8), torch.zeros(3, 8)]}, "agree in batch"),
+        ({"z": [torch.zeros(4, 8), torch.zeros(4, 8, dtype=torch.float64)]}, "agree in batch, dtype"),
+        ({"velocity": [torch.zeros(4, 8)] * 2}, "velocity must have a tensor for each of z's 1 leaves, not 2"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

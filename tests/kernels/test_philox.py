@@ -13,6 +13,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.kernels import philox
 from fastgan.kernels.philox import _cos_sin
@@ -136,6 +137,17 @@ def test_a_sample_does_not_depend_on_its_batch(draw, output):
     assert torch.equal(draw(output, 3, "latent", rows[order], 37, 2), together[order])
     strided = torch.stack((rows, rows + 1), dim=1)[:, 0]
     assert torch.equal(draw(output, 3, "latent", strided, 37, 2), together)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_rows_and_many_draw_the_same(count):
+    """Python's integers against torch's, at the number of rows where one takes over from the other."""
+    rows = torch.arange(LARGE, LARGE + philox._FEW + 1)
+    assert torch.equal(philox.bits(5, "share", rows, count, 3)[:-1], philox.bits(5, "share", rows[:-1], count, 3))
+    assert philox.uniform(5, "share", rows[:-1], count).is_contiguous()
+    assert philox.bits(5, "share", rows[:9].to("meta"), count).shape == (9, count)
+    with FakeTensorMode():
+        assert philox.uniform(5, "share", torch.arange(9), count).shape == (9, count)
 
 
 @both

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parametrizations
 
-from fastgan.latent import refine
+from fastgan.kernels.ifgsm import MAX_LEAVES
+from fastgan.latent import refine, refinement
 from fastgan.networks.sn_cnn import Discriminator, Generator
 from fastgan.objectives import OBJECTIVES
 
@@ -248,8 +249,10 @@ class FromChunks(nn.Module):
 Pair = namedtuple("Pair", ["w", "noise"])
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "side by side"])
 @pytest.mark.parametrize("kind", ["list", "tuple", "dict", "named"])
-def test_latents_of_several_leaves(pair, kind):
+def test_latents_of_several_leaves(pair, kind, apart, monkeypatch):
+    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0 if apart else 4096)
     torch.manual_seed(0)
     generator, critic = FromChunks(), pair[1]
     leaves = [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 1, 2, 2, dtype=torch.float64)]
@@ -272,6 +275,34 @@ def test_latents_of_several_leaves(pair, kind):
     parts = list(only.values()) if kind == "dict" else list(only)
     assert torch.equal(parts[0], leaves[0])
     assert not torch.equal(parts[1], leaves[1])
+
+
+class Sum(nn.Module):
+    """Of all leaves but the last, which it makes no use of."""
+
+    def forward(self, z):
+        assert all(leaf.shape == z[0].shape for leaf in z)
+        return sum(leaf * (k + 1) for k, leaf in enumerate(z[:-1]))
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "side by side"])
+@pytest.mark.parametrize("count", [3, MAX_LEAVES, MAX_LEAVES + 2])
+def test_a_leaf_without_use_stays_and_any_number_moves(pair, count, apart, monkeypatch):
+    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0 if apart else 4096)
+    z = [torch.randn(5, 1, 2, 2, dtype=torch.float64) for _ in range(count)]
+    found = refine(Sum(), pair[1], z, steps=3, step_size=0.1, momentum=0.9, stop_score=1e9)
+    assert torch.equal(found[-1], z[-1])
+    assert not any(torch.equal(a, b) for a, b in zip(found[:-1], z[:-1], strict=True))
+
+
+def test_noise_maps_reach_the_generator_contiguous(pair, monkeypatch):
+    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0)
+    generator, z = FromChunks(), [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 2, 2, 1, dtype=torch.float64)]
+    z[1] = z[1].contiguous(memory_format=torch.channels_last)
+    seen = []
+    generator.register_forward_pre_hook(lambda module, inputs: seen.extend(leaf.is_contiguous() for leaf in inputs[0]))
+    refine(generator, pair[1], z, steps=2, keep_best=True)
+    assert seen == [True] * 6
 
 
 def test_half_precision_under_autocast():

@@ -1,4 +1,4 @@
-"""Spectral normalisation against singular values and against torch's own."""
+"""Spectral normalisation against singular values and against torch's own; batch norm with what follows against torch's."""
 
 import copy
 import pickle
@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from fastgan.networks.layers import SNConv2d, SNLinear, iterate_spectral_norms
+from fastgan.judgement import holds_batch_statistics
+from fastgan.latent.frozen import frozen
+from fastgan.networks.layers import BatchNormAct, SNConv2d, SNLinear, iterate_spectral_norms
 
 
 @pytest.fixture(params=["linear", "convolution"])
@@ -101,3 +103,80 @@ def test_half_precision_keeps_sigma_in_single():
         kept = layer.normalised_weight()
     assert torch.equal(kept, exact.bfloat16())
     assert layer.normalised_weight().dtype == torch.float32
+
+
+def norms(act="relu", upsample=True):
+    """The same by one module and by torch's own, with the same numbers, and the former's place kept by identities."""
+    activation = nn.LeakyReLU(0.3) if act == "leaky" else nn.ReLU()
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.BatchNorm2d(3), activation, nn.Upsample(scale_factor=2) if upsample else nn.Identity())
+    ours = nn.Sequential(BatchNormAct(3, act, 0.3, upsample), nn.Identity(), nn.Identity())
+    nn.init.normal_(theirs[0].weight)
+    nn.init.normal_(theirs[0].bias)
+    ours.load_state_dict(theirs.state_dict())
+    return ours.double(), theirs.double()
+
+
+@pytest.mark.parametrize("act", ["relu", "leaky"])
+@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batch_norm_and_what_follows_are_torchs(act, upsample, channels_last):
+    ours, theirs = norms(act, upsample)
+    for train in (True, True, False):
+        x = torch.randn(4, 3, 5, 6, dtype=torch.float64)
+        x = (x.contiguous(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
+        got, expected = (network.train(train)(x) for network in (ours, theirs))
+        torch.testing.assert_close(got, expected)
+        grads = [torch.autograd.grad(y.square().sum(), [x, *n.parameters()]) for y, n in ((got, ours), (expected, theirs))]
+        torch.testing.assert_close(*grads)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_checkpoint_holds_what_torchs_batch_norm_holds():
+    ours, theirs = norms()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert holds_batch_statistics(ours)
+    assert not holds_batch_statistics(ours.eval())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batch_norm_keeps_its_types_under_autocast_and_in_half_precision(dtype):
+    ours, theirs = (network.float() for network in norms())
+    x = torch.randn(4, 3, 5, 6, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == theirs(x).dtype == dtype
+    for network in (ours, theirs):
+        network.to(torch.bfloat16)
+    got, expected = ours(x.bfloat16()), theirs(x.bfloat16())
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(ours[0].running_var, theirs[0].running_var)
+
+
+def test_frozen_statistics_do_not_move():
+    ours, _ = norms()
+    before = copy.deepcopy(ours.state_dict())
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64).requires_grad_()
+    with frozen(ours):
+        torch.autograd.grad(ours(x).sum(), x)
+    torch.testing.assert_close(ours.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_penalty_on_the_gradient_goes_through_batch_norm():
+    """As for a D with batch norm: the gradient towards the images, and its square differentiated again."""
+    ours, theirs = norms("leaky", upsample=False)
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for network in (ours, theirs):
+        (slope,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, network[0].weight]))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batch_norm_can_be_exported(channels_last, dtype):
+    ours = norms()[0].eval().float().requires_grad_(False)
+    x = torch.randn(2, 3, 4, 4, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    program = torch.export.export(ours, (x,))
+    torch.testing.assert_close(program.module()(x), ours(x))
