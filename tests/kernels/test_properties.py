@@ -13,7 +13,7 @@ from torch import Tensor
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 SLACK = 8.0
-"""Gradients of half-precision gains are sums of up to 5,000 rounded numbers here, hundreds in the examples whose tolerance it is."""
+"""Half-precision gains get sums of up to 5,000 rounded numbers here; the tolerances are for the examples' hundreds."""
 LAYOUTS = ("as made", "turned", "with gaps", "shifted", "repeated")
 
 
