@@ -37,7 +37,7 @@ def findings() -> list[Table | str]:
     used.add_row("device", _describe(device))
     used.add_row("precision auto", "bf16 (in hardware)" if computes_bf16(device) else "fp32 (no bf16 in hardware)")
     used.add_row("optimiser", "apex FusedAdam" if device.type == "cuda" and _apex()[0] == "present" else "torch's fused Adam")
-    used.add_row("latent step", "Triton kernel" if device.type == "cuda" else "vectorised torch")
+    used.add_row("fused operations", "Triton kernels" if device.type == "cuda" else "vectorised torch")
     free = shutil.disk_usage(".").free / 2**30
     used.add_row("disk here", f"{free:.0f} GiB free")
     return [installed, "", used]

@@ -570,6 +570,7 @@ OPERATION = Operation(
     eager=_stepped_by(ifgsm_step_reference),
     minimum=_minimum,
     wrt=(),
+    fits=lambda example: sum(example.options.get("leaves", example.shape[1:])) == example.shape[1],
     examples=(
         Example("sign", (64, 128)),
         Example("sign, 100 columns", (64, 100)),  # z_dim of AdvLatGAN's networks: aligned to 16 bytes, no multiple of 16

@@ -490,7 +490,8 @@ def tile(base, at, end, inside, channels, pixels, LAST: tl.constexpr, ROWS: tl.c
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLS)[None, :]
     if LAST:
-        return base + at * channels + (row * channels + column), (at + row < end) & inside[None, :]
+        wide = tl.full((), 1, tl.int64) * channels
+        return base + at * wide + (row * channels + column), (at + row < end) & inside[None, :]
     else:
         return base + at + (row * pixels + column), (at + column < end) & inside[:, None]
 
@@ -1111,6 +1112,13 @@ def _arguments(example: Example, device: str, seed: int) -> dict:
     return arguments
 
 
+def _fits(example: Example) -> bool:
+    """Whether rounding changes the result by rounding alone: a channel has more than a few numbers, and in half precision there
+    is no activation, for a number that is carried over its kink has the other slope."""
+    known = "given" in example.options or math.prod(example.shape) == 0 or math.prod(example.shape) >= 8 * example.shape[1]
+    return known and (example.dtype.itemsize > 2 or example.options.get("act", "none") == "none")
+
+
 def _minimum(example: Example) -> tuple[int, int]:
     size = example.dtype.itemsize
     image = math.prod(example.shape) * size
@@ -1144,6 +1152,7 @@ OPERATIONS = (
         reference=norm_act_reference,
         minimum=_minimum,
         wrt=("x", "gain", "bias"),
+        fits=_fits,
         tolerance=_TOLERANCE,
         examples=(
             Example("BigGAN 32x32, 8 to 16", (64, 256, 8, 8), options=_OWN),
@@ -1179,6 +1188,7 @@ OPERATIONS = (
         reference=norm_act_reference,
         minimum=_minimum,
         wrt=("x", "gain", "bias"),
+        fits=_fits,
         tolerance=_TOLERANCE,
         examples=(
             Example("CIFAR SNGAN 32", (64, 64, 32, 32), channels_last=True, options=_PLAIN),

@@ -62,6 +62,8 @@ class Operation:
     """The formula as it stands, where `eager` is another thing or is not finite everywhere; differentiable, any dtype."""
     twice: bool = True
     """Whether second derivatives exist and are tested."""
+    fits: Callable[[Example], bool] = lambda example: True
+    """Whether `arguments` can make an example of this shape: random ones are asked."""
     share: float | None = None
     """The most that the kernels may move, forward and backward, as a part of what eager code moves; None: nothing promised."""
     tolerance: Mapping[torch.dtype, tuple[float, float]] = field(default_factory=dict)

@@ -48,4 +48,4 @@ def test_command(tmp_path):
 def test_an_unknown_operation_is_named():
     run = subprocess.run([sys.executable, "-m", "bench.kernels", "--only", "konsistency"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr.strip().startswith("bench.kernels: no operation konsistency; there are consistency, ")
+    assert run.stderr.strip().startswith("bench.kernels: no operation konsistency; there are augment, ")

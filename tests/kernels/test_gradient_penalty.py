@@ -7,14 +7,9 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
-from operations import DEVICE, PATHS, through
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-
 from fastgan.kernels import gradient_penalty as module
 from fastgan.kernels.ahead_of_time import compile_launches
 from fastgan.kernels.gradient_penalty import (
@@ -25,7 +20,10 @@ from fastgan.kernels.gradient_penalty import (
     gradient_penalty,
     gradient_penalty_reference,
 )
-from fastgan.kernels.launch import recording
+from fastgan.kernels.launch import noted, recording
+from operations import DEVICE, PATHS, through
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 paths = pytest.mark.parametrize("path", PATHS)
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -337,11 +335,11 @@ def test_fake_tensors_pass(kind):
 
 def test_second_order_compiles_ahead_of_time():
     """The catalogue's examples are of first order: these are the launches of the second."""
-    with recording() as launches:
+    with recording() as calls:
         grad = torch.empty(64, 3, 64, 64, device="meta").requires_grad_()
         (first,) = torch.autograd.grad(gradient_penalty(grad), grad, create_graph=True)
         torch.autograd.grad(first, grad, torch.empty_like(first))
-    named = [replace(launch, name=f"{number} {launch.kernel}") for number, launch in enumerate(launches)]
+    named = [noted(call, f"{number} {call.kernel.fn.__name__}") for number, call in enumerate(calls)]
     reports = compile_launches(named, ["sm_90"])
     products = [report for report in reports if report.kernel.endswith("dot_kernel") and report.loads >= 8]
     assert products, "no product of two tensors"
