@@ -10,6 +10,10 @@ import sys
 
 import pytest
 import torch
+from operations import DEVICE, PATHS, through
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from fastgan.kernels import gradient_penalty as module
 from fastgan.kernels.ahead_of_time import compile_launches
 from fastgan.kernels.gradient_penalty import (
@@ -21,9 +25,6 @@ from fastgan.kernels.gradient_penalty import (
     gradient_penalty_reference,
 )
 from fastgan.kernels.launch import noted, recording
-from operations import DEVICE, PATHS, through
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 paths = pytest.mark.parametrize("path", PATHS)
 kinds = pytest.mark.parametrize("kind", KINDS)

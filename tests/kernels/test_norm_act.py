@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from operations import DEVICE, PATHS, through
+from torch import nn
+
 from fastgan.kernels.norm_act import (
     backward_sums,
     batch_norm_act,
@@ -13,8 +16,6 @@ from fastgan.kernels.norm_act import (
     norm_act_reference,
     statistics,
 )
-from operations import DEVICE, PATHS, through
-from torch import nn
 
 paths = pytest.mark.parametrize("path", PATHS)
 
