@@ -78,6 +78,7 @@ def sample(
     refine_steps: int = 0,
     step_size: float = 0.05,
     truncation: float | None = None,
+    standing_statistics: int = 0,
     labels: str | None = None,
 ) -> None:
     """Draw samples from a run's averaged generator.
@@ -89,7 +90,9 @@ def sample(
         seed: Of the latents.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
-        truncation: Draw from a normal prior cut at this many standard deviations.
+        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
+        standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
+            command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
     """
     import fastgan.training
@@ -97,7 +100,8 @@ def sample(
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
     loaded = fastgan.training.load_run(run)
-    num = write_samples(loaded, out, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=asked)
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": asked}
+    num = write_samples(loaded, out, num, refine_steps, step_size, **options)
     _OUT.print(f"{num} samples of round {loaded.round} -> {out}", markup=False)
 
 
@@ -110,6 +114,8 @@ def evaluate(
     seed: int = 0,
     refine_steps: int = 0,
     step_size: float = 0.05,
+    truncation: float | None = None,
+    standing_statistics: int = 0,
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
     """Judge a run's samples.
@@ -122,6 +128,9 @@ def evaluate(
         seed: Of the samples.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
+        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
+        standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
+            command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         json: Write the result here as one JSON object.
     """
     import fastgan.training
@@ -131,7 +140,8 @@ def evaluate(
     if json is not None:
         make_room_for(json)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, seed=seed)
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics}
+    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, **options)
     for name, found in result["metrics"].items():
         plain = f" refined, {_shown(result['plain'][name])} plain" if "plain" in result else ""
         _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)

@@ -42,7 +42,8 @@ def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
     code, _, _ = fastgan("sample", run_folder, "--num", 9, "--refine-steps", 2, "--step-size", 0.1, "--out", grid)
     assert code == 0
     assert Image.open(grid).size == (3 * 18 + 2, 3 * 18 + 2)
-    assert fastgan("sample", run_folder, "--num", 3, "--truncation", 0.5, "--seed", 3, "--out", tmp_path / "many")[0] == 0
+    options = ["--num", 3, "--truncation", 0.5, "--standing-statistics", 1, "--seed", 3]
+    assert fastgan("sample", run_folder, *options, "--out", tmp_path / "many")[0] == 0
     assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(tmp_path / "many" / "000000.png").size == (16, 16)
 
@@ -63,11 +64,11 @@ def test_sample_draws_the_classes_asked_for(fastgan, tmp_path):
 
 def test_evaluate_writes_one_object(fastgan, run_folder, tmp_path):
     path = tmp_path / "deep" / "result.json"
-    options = ["--num", 50, "--metrics", "fd-digits", "--refine-steps", 1, "--step-size", 0.02, "--json", path]
-    code, shown, _ = fastgan("evaluate", run_folder, *options)
+    options = ["--num", 50, "--metrics", "fd-digits", "--refine-steps", 1, "--step-size", 0.02, "--truncation", 1]
+    code, shown, _ = fastgan("evaluate", run_folder, *options, "--json", path)
     assert code == 0
     found = json.loads(path.read_text())
-    assert (found["num"], found["refine_steps"], found["step_size"]) == (50, 1, 0.02)
+    assert (found["num"], found["refine_steps"], found["step_size"], found["truncation"]) == (50, 1, 0.02, 1)
     assert f"{found['metrics']['fd-digits']['value']:.3f}" in shown
 
 
