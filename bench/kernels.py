@@ -19,11 +19,12 @@ from typing import Annotated
 
 import torch
 import tyro
+from rich.console import Console
+from rich.table import Table
+
 from fastgan.kernels.catalog import OPERATIONS
 from fastgan.kernels.operation import Example, Operation, training_pass
 from fastgan.kernels.traffic import EagerTraffic
-from rich.console import Console
-from rich.table import Table
 
 BANDWIDTH = 3.35e12
 """Bytes/s that an H100 SXM's memory moves."""

@@ -90,12 +90,32 @@ class Latent:
 class Network:
     """Generator and discriminator."""
 
-    family: Literal["sn-cnn", "sn-resnet", "dcgan-cnn", "dcgan-conditional", "wgan-cnn", "wgan-resnet", "mlp"] = "sn-cnn"
+    family: Literal[
+        "sn-cnn",
+        "sn-resnet",
+        "dcgan-cnn",
+        "dcgan-conditional",
+        "wgan-cnn",
+        "wgan-resnet",
+        "mlp",
+        "biggan",
+        "biggan-deep",
+        "sagan",
+        "projection-resnet",
+    ] = "sn-cnn"
     """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
     width: int = Field(default=64, ge=1, le=2**14)
     """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published."""
     classes: Count = 0
     """Classes that both networks are told, as many as the data has; 0 is unconditional."""
+    attention: tuple[Positive, ...] = (64,)
+    """BigGAN's kin: sides of the maps that self-attention looks at; those that a network doesn't have are passed over."""
+    embedding: Positive = 128
+    """BigGAN's kin: numbers of the class vector that all blocks of G share."""
+    depth: Positive = 2
+    """BigGAN-deep: blocks of a stage."""
+    recompute: bool = False
+    """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -6,9 +6,10 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 import triton
+from torch import Tensor
+
 from fastgan.kernels.launch import Call, interpreting
 from fastgan.kernels.operation import Arguments, Example, Operation, gradients, outputs, widened
-from torch import Tensor
 
 DEVICE = "cpu" if triton.knobs.runtime.interpret else "cuda"
 """Where kernels run: interpreted here, or on the GPU with TRITON_INTERPRET=0."""

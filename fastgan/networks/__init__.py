@@ -1,13 +1,14 @@
 """What is trained: generators and discriminators, one file a family, and the layers they share."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
 from fastgan.checked import UserError
 from fastgan.config import Config
-from fastgan.networks import dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
+from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
@@ -17,9 +18,10 @@ FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "wgan-cnn": wgan.pair,
     "wgan-resnet": resnet.wgan_pair,
     "mlp": mlp.pair,
+    **{name: partial(biggan.pair, name) for name in biggan.STYLES},
 }
-CONDITIONAL = {"dcgan-conditional"}
-"""Families whose networks take labels."""
+CONDITIONAL = {"dcgan-conditional", *biggan.STYLES}
+"""Families whose networks take labels; BigGAN's kin do without too."""
 
 
 def build(config: Config) -> tuple[nn.Module, nn.Module]:

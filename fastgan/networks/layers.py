@@ -47,7 +47,11 @@ class LinearMap(nn.Linear):
         self.map = (side, side, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).unflatten(1, self.map).permute(0, 3, 1, 2)
+        return self.as_map(super().forward(x))
+
+    def as_map(self, y: Tensor) -> Tensor:
+        """(B, side side channels) -> (B, channels, side, side), a view."""
+        return y.unflatten(1, self.map).permute(0, 3, 1, 2)
 
 
 def flat(x: Tensor) -> Tensor:
@@ -160,6 +164,28 @@ class SNLinear(_SpectralNorm, nn.Linear):
         return functional.linear(x, self.normalised_weight(), self.bias)
 
 
+class SNLinearMap(_SpectralNorm, LinearMap):
+    """`LinearMap` with a spectrally normalised weight."""
+
+    def __init__(self, *args, eps: float = 1e-12, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin(eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.as_map(functional.linear(x, self.normalised_weight(), self.bias))
+
+
+class SNEmbedding(_SpectralNorm, nn.Embedding):
+    """`torch.nn.Embedding` with a spectrally normalised table."""
+
+    def __init__(self, *args, eps: float = 1e-12, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin(eps)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return functional.embedding(labels, self.normalised_weight())
+
+
 def single_or_better(x: Tensor) -> Tensor:
     """What leaves a network: half precision is widened to fp32, fp64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -170,3 +196,26 @@ def iterate_spectral_norms(module: nn.Module, times: int = 1) -> None:
     for part in module.modules():
         if isinstance(part, _SpectralNorm):
             part.iterate(times)
+
+
+# STUB until norm_act lands
+class BatchNormAct(nn.BatchNorm2d):
+    def __init__(self, channels, affine=True, act="none", slope=0.2, upsample=False):
+        super().__init__(channels, affine=affine)
+        self.act, self.upsample = act, upsample
+
+    def normalise(self, x, gain, bias):
+        y = functional.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, self.momentum, self.eps)
+        if gain is not None:
+            g = gain if gain.dim() == 2 else gain[None]
+            b = bias if bias.dim() == 2 else bias[None]
+            y = y * g[:, :, None, None] + b[:, :, None, None]
+        y = y.relu() if self.act == "relu" else y
+        return functional.interpolate(y, scale_factor=2) if self.upsample else y
+
+    def forward(self, x):
+        return self.normalise(x, self.weight, self.bias)
+
+
+def recomputing():
+    return nullcontext(), nullcontext()

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from fastgan.kernels.catalog import OPERATIONS
 
 from bench import kernels
+from fastgan.kernels.catalog import OPERATIONS
 
 
 def test_bytes_counted_by_hand():

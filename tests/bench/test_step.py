@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
-from fastgan.kernels.convolution import conv2d
 
 from bench import step
 from bench.eager import PENALTIES, EagerRound, plain
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.judgement import View, judge
+from fastgan.kernels.convolution import conv2d
 from fastgan.networks import build
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNLinear
 from fastgan.presets import preset

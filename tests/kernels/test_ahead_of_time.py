@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from fastgan.kernels import ahead_of_time
 from fastgan.kernels.ahead_of_time import compile_catalog, compile_kernel, compile_launches
 from fastgan.kernels.catalog import launches

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from operations import DEVICE, PATHS, assert_agrees, reached, results, through, wanted
+from torch import Tensor
+
 from fastgan.kernels import catalog
 from fastgan.kernels.catalog import OPERATIONS, calls_of
 from fastgan.kernels.operation import gradients, in_dtype, outputs, widened
 from fastgan.kernels.traffic import EagerTraffic, kernel_traffic
-from operations import DEVICE, PATHS, assert_agrees, reached, results, through, wanted
-from torch import Tensor
 
 ROOT = Path(catalog.__file__).parent
 PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from fastgan.kernels.consistency import consistency
 from operations import PATHS, through
+
+from fastgan.kernels.consistency import consistency
 
 
 @pytest.mark.parametrize("path", PATHS)

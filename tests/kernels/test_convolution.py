@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.nn import functional
+
 from fastgan.kernels import convolution
 from fastgan.kernels.convolution import (
     blocks_convolve,
@@ -11,8 +13,6 @@ from fastgan.kernels.convolution import (
     product_convolve,
     product_correlate,
 )
-from torch.nn import functional
-
 from fastgan.networks.layers import Conv2d
 
 GEOMETRIES = [  # batch, channels in and out, sides, kernel, stride, padding

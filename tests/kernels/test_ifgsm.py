@@ -13,9 +13,10 @@ import zlib
 import pytest
 import torch
 import triton
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from fastgan.kernels import ifgsm
 from fastgan.kernels.ifgsm import ifgsm_step, ifgsm_step_reference
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 DEVICE = "cpu" if triton.knobs.runtime.interpret else "cuda"
 WRITTEN = ("z", "velocity", "active", "best_z", "best_score")

@@ -13,6 +13,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+
 from fastgan.kernels import philox
 from fastgan.kernels.philox import _cos_sin
 

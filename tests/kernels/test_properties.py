@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fastgan.kernels.catalog import OPERATIONS
-from fastgan.kernels.operation import Operation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operations import DEVICE, assert_agrees, results, wanted
 from torch import Tensor
+
+from fastgan.kernels.catalog import OPERATIONS
+from fastgan.kernels.operation import Operation
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 LAYOUTS = ("as made", "turned", "with gaps", "shifted", "repeated")
