@@ -143,14 +143,20 @@ def test_shellcheck_finds_nothing():
 STAND_INS = {
     "scontrol": 'if [[ $1 == show ]]; then echo node-1; else echo "$*" >>"$TOLD"; fi',
     "squeue": 'echo "${STATE:-RUNNING}"',
-    "srun": 'shift; export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1; exec bash "${@:2}"',
+    "scancel": '[[ $* == "--signal=TERM 10017.0" ]] && kill -TERM "$(<"$RUN/started")"',
+    # Sent SIGTERM itself it kills its tasks, as Slurm 22.05's was seen to do.
+    "srun": """
+        export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1
+        bash "${@:3}" &
+        trap 'kill -KILL $!' TERM
+        wait $!""",
     # Trains: saves a round when it is stopped, ends with a round and a code, or is killed.
     "python": """
         [[ $RANK$LOCAL_RANK$WORLD_SIZE == 001 && $MASTER_ADDR == node-1 && $MASTER_PORT == 20017 ]] || exit 3
         mkdir -p "$RUN/checkpoints"
         printf 'latent:\\n  refine_steps: 1\\ntraining:\\n  steps: 100\\n' >"$RUN/config.yaml"
         trap 'touch "$RUN/checkpoints/00000041.pt"; exit 0' TERM
-        touch "$RUN/started"
+        echo $$ >"$RUN/started"
         case $ENDS in
             stopped) while :; do sleep 0.05; done ;;
             killed) kill -KILL $$ ;;
