@@ -59,9 +59,7 @@ def train(
     import fastgan.training
     from fastgan.training.loop import starting_config
 
-    if any(not group for group in set):
-        raise UserError("--set takes name=value")
-    config = starting_config(preset, run_dir, [assignment for group in set for assignment in group], resume)
+    config = starting_config(preset, run_dir, _assignments(set), resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
     if run.round == run.config.training.steps:
         _say_quality(run)
@@ -149,6 +147,31 @@ def evaluate(
         write_json(json, result)
 
 
+def import_run(
+    project: Annotated[str, tyro.conf.Positional],
+    file: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+) -> None:
+    """Make a run of another project's weights.
+
+    Args:
+        project: Whose: biggan-pytorch.
+        file: One file of the checkpoint (G.pth, with D.pth and G_ema.pth beside it), or the folder.
+        out: The run's folder.
+        set: Fields of the configuration that weights don't tell, such as data.path=FOLDER and training.batch_size=256, for
+            training to go on with.
+    """
+    from fastgan.training import converters
+
+    run = converters.import_run(project, file, out, _assignments(set))
+    network = run.config.network
+    what = f"{network.family} {network.width}, {run.config.data.resolution} px, {network.classes} classes"
+    _OUT.print(f"{what}: {file} -> {run.path}", markup=False)
+
+
 def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
     """What is installed, what will be used, what is missing and how to get it.
 
@@ -166,7 +189,8 @@ def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_9
 
 def main() -> None:
     """The entry point of the `fastgan` command."""
-    call = _parse({"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor})
+    commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run}
+    call = _parse(commands | {"doctor": doctor})
     try:
         call()
     except KeyboardInterrupt:
@@ -204,6 +228,12 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
             _fail(f"{wrong or 'the command is not understood'} (fastgan --help)", 2)
         raise
+
+
+def _assignments(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    if any(not group for group in groups):
+        raise UserError("--set takes name=value")
+    return [assignment for group in groups for assignment in group]
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:
