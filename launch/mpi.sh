@@ -19,7 +19,7 @@ read_arguments hostfile -- "$@"
 # Rank 0 runs on the first machine.
 MASTER_ADDR=$(awk '$1 !~ /^#/ && NF { print $1; exit }' "$hostfile")
 command=(mpirun --hostfile "$hostfile" --bind-to none --map-by slot)
-for variable in $(compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(PYTHON|NCCL_|OMP_).*)$'); do
+for variable in $(compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(PYTHON|NCCL_|GLOO_|TORCH_|OMP_).*)$'); do
     command+=(-x "$variable")
 done
 if ((EUID == 0)); then # as in most containers
