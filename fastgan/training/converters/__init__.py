@@ -76,6 +76,8 @@ def import_run(project: str, path: str | Path, out: str | Path, assignments: Ite
 def _fill(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Load a whole state but for the right singular vectors, which one power iteration gives from the left ones: the sigma
     that networks with power iterations in their forward pass compute."""
+    own = network.state_dict()
+    state = {name: value.view_as(own[name]) if _is_scalar(value, own.get(name)) else value for name, value in state.items()}
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -85,3 +87,8 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None
         what = f"it lacks {missing[0]}" if missing else f"there is no place for its {unexpected[0]}"
         raise UserError(f"{source} holds another network: {what}")
     iterate_spectral_norms(network)
+
+
+def _is_scalar(value: Tensor, own: Tensor | None) -> bool:
+    """Whether both are a single number, of whatever shape."""
+    return value.numel() == 1 and own is not None and own.numel() == 1
