@@ -59,9 +59,7 @@ def train(
     import fastgan.training
     from fastgan.training.loop import starting_config
 
-    if any(not group for group in set):
-        raise UserError("--set takes name=value")
-    config = starting_config(preset, run_dir, [assignment for group in set for assignment in group], resume)
+    config = starting_config(preset, run_dir, _assignments(set), resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
     if run.round == run.config.training.steps:
         _say_quality(run)
@@ -78,6 +76,7 @@ def sample(
     refine_steps: int = 0,
     step_size: float = 0.05,
     truncation: float | None = None,
+    standing_statistics: int = 0,
     labels: str | None = None,
 ) -> None:
     """Draw samples from a run's averaged generator.
@@ -89,7 +88,9 @@ def sample(
         seed: Of the latents.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
-        truncation: Draw from a normal prior cut at this many standard deviations.
+        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
+        standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
+            command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
     """
     import fastgan.training
@@ -97,7 +98,8 @@ def sample(
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
     loaded = fastgan.training.load_run(run)
-    num = write_samples(loaded, out, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=asked)
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": asked}
+    num = write_samples(loaded, out, num, refine_steps, step_size, **options)
     _OUT.print(f"{num} samples of round {loaded.round} -> {out}", markup=False)
 
 
@@ -110,6 +112,8 @@ def evaluate(
     seed: int = 0,
     refine_steps: int = 0,
     step_size: float = 0.05,
+    truncation: float | None = None,
+    standing_statistics: int = 0,
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
     """Judge a run's samples.
@@ -122,6 +126,9 @@ def evaluate(
         seed: Of the samples.
         refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
+        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
+        standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
+            command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         json: Write the result here as one JSON object.
     """
     import fastgan.training
@@ -131,12 +138,38 @@ def evaluate(
     if json is not None:
         make_room_for(json)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, seed=seed)
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics}
+    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, **options)
     for name, found in result["metrics"].items():
         plain = f" refined, {_shown(result['plain'][name])} plain" if "plain" in result else ""
         _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)
     if json is not None:
         write_json(json, result)
+
+
+def import_run(
+    project: Annotated[str, tyro.conf.Positional],
+    file: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+) -> None:
+    """Make a run of another project's weights.
+
+    Args:
+        project: Whose: biggan-pytorch.
+        file: One file of the checkpoint (G.pth, with D.pth and G_ema.pth beside it), or the folder.
+        out: The run's folder.
+        set: Fields of the configuration that weights don't tell, such as data.path=FOLDER and training.batch_size=256, for
+            training to go on with.
+    """
+    from fastgan.training import converters
+
+    run = converters.import_run(project, file, out, _assignments(set))
+    network = run.config.network
+    what = f"{network.family} {network.width}, {run.config.data.resolution} px, {network.classes} classes"
+    _OUT.print(f"{what}: {file} -> {run.path}", markup=False)
 
 
 def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
@@ -156,7 +189,8 @@ def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_9
 
 def main() -> None:
     """The entry point of the `fastgan` command."""
-    call = _parse({"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor})
+    commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run}
+    call = _parse(commands | {"doctor": doctor})
     try:
         call()
     except KeyboardInterrupt:
@@ -194,6 +228,12 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
             _fail(f"{wrong or 'the command is not understood'} (fastgan --help)", 2)
         raise
+
+
+def _assignments(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    if any(not group for group in groups):
+        raise UserError("--set takes name=value")
+    return [assignment for group in groups for assignment in group]
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

@@ -26,12 +26,15 @@ def evaluate(
     step_size: float = 0.05,
     *,
     seed: int = 0,
+    truncation: float | None = None,
+    standing_statistics: int = 0,
 ) -> dict[str, Any]:
     """Judge samples of a run's averaged generator.
 
     Args:
         metrics: names of `METRICS`; where None, those that fit the run's data.
-        num, refine_steps, step_size, seed: of the samples, as in `fastgan.sample`; classes are drawn uniformly.
+        num, refine_steps, step_size, seed, truncation, standing_statistics: of the samples, as in `fastgan.sample`; classes are
+            drawn uniformly.
 
     Returns:
         What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on. For refined
@@ -40,7 +43,7 @@ def evaluate(
     Raises:
         UserError: an unknown metric, or one that can't judge this run's data; a number out of range.
     """
-    check_range(num, refine_steps, step_size, None)
+    check_range(num, refine_steps, step_size, truncation, standing_statistics)
     if num < 2:
         raise UserError(f"num must be at least 2 to be judged, not {num}")
     for name in metrics or ():
@@ -50,8 +53,10 @@ def evaluate(
     if not chosen:
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
 
+    drawn = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics}
+
     def judge(refine_steps: int) -> dict[str, Any]:
-        samples = partial(stream, run, num, refine_steps, step_size, seed=seed, labels="uniform")
+        samples = partial(stream, run, num, refine_steps, step_size, labels="uniform", **drawn)
         return {name: METRICS[name](run, samples()) for name in chosen}
 
     result = {
@@ -61,7 +66,7 @@ def evaluate(
         "num": num,
         "refine_steps": refine_steps,
         "step_size": step_size,
-        "seed": seed,
+        **drawn,
         "metrics": judge(refine_steps),
     }
     if refine_steps and run.config.data.source in DISTRIBUTIONS:

@@ -81,6 +81,7 @@ def write_samples(
     *,
     seed: int = 0,
     truncation: float | None = None,
+    standing_statistics: int = 0,
     labels: Sequence[int] | None = None,
 ) -> int:
     """Draw samples as `sample` does and write them: as one picture where `out` ends in .png, else into the folder `out`, images
@@ -93,16 +94,17 @@ def write_samples(
         UserError: a number is out of range, or `out` can't be written.
     """
     source = run.config.data.source
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": labels}
     num = usual_number(source) if num is None else num
     if source not in DISTRIBUTIONS:
-        batches = stream(run, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=labels)
+        batches = stream(run, num, refine_steps, step_size, **options)
         write_images(batches, out, columns_for(classes_in_turn(run, labels)))
         return num
-    samples = sample(run, num, refine_steps, step_size, seed=seed, truncation=truncation, labels=labels)
+    samples = sample(run, num, refine_steps, step_size, **options)
     if out.suffix.lower() == ".png":
         panels = {"": samples}
         if refine_steps:
-            plain = sample(run, num, seed=seed, truncation=truncation)
+            plain = sample(run, num, **options)
             panels = {"plain": plain, f"refined, {refine_steps} x {step_size:g}": samples}
         write_image(picture(panels, source), out)
     else:

@@ -128,17 +128,19 @@ class Session:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`: the stages up to its are entered, then its tensors are taken.
+        """Continue from `state_dict`: the stages up to its are entered, then its tensors are taken. An imported run brings no
+        state of engines and stream: they begin.
 
         Raises:
             RuntimeError, ValueError: the state is of another game, or of other data.
         """
         while self.stage < state["stage"]:
             self._enter_next_stage()
-        self.stream.load_state_dict(state["stream"])
+        if state["stream"]:
+            self.stream.load_state_dict(state["stream"])
         self.game.load_state_dict(state["game"])
         for player, engine in self.engines.items():
-            engine.load_state_dict(state["engines"][player])
+            engine.load_state_dict(state["engines"].get(player) or engine.state_dict())
         self.average.load_state_dict(state["average"])
         self.round, self.images = state["round"], state["images"]
         device = next(self.game.parameters()).device

@@ -184,6 +184,7 @@ def test_damaged_checkpoint(refused, run, tmp_path):
         ("--step-size", -0.5),
         ("--step-size", "nan"),
         ("--truncation", 0),
+        ("--standing-statistics", -1),
         ("--labels", "1"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from biggan_pytorch import write
 from PIL import Image
 from toys import TINY
 
@@ -42,7 +43,8 @@ def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
     code, _, _ = fastgan("sample", run_folder, "--num", 9, "--refine-steps", 2, "--step-size", 0.1, "--out", grid)
     assert code == 0
     assert Image.open(grid).size == (3 * 18 + 2, 3 * 18 + 2)
-    assert fastgan("sample", run_folder, "--num", 3, "--truncation", 0.5, "--seed", 3, "--out", tmp_path / "many")[0] == 0
+    options = ["--num", 3, "--truncation", 0.5, "--standing-statistics", 1, "--seed", 3]
+    assert fastgan("sample", run_folder, *options, "--out", tmp_path / "many")[0] == 0
     assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(tmp_path / "many" / "000000.png").size == (16, 16)
 
@@ -61,13 +63,35 @@ def test_sample_draws_the_classes_asked_for(fastgan, tmp_path):
     assert not (tmp_path / "none.png").exists()
 
 
+def test_import_makes_a_run_that_samples(fastgan, tmp_path):
+    folder, _ = write(tmp_path / "weights")
+    code, shown, said = fastgan("import", "biggan-pytorch", folder, "--out", tmp_path / "run", "--set", "seed=3")
+    assert code == 0, said
+    assert shown == f"biggan 8, 64 px, 5 classes: {folder} -> {tmp_path / 'run'}\n"
+    options = ["--num", 6, "--labels", "1,2,4", "--truncation", 0.5, "--standing-statistics", 1]
+    assert fastgan("sample", tmp_path / "run", *options, "--out", tmp_path / "grid.png")[0] == 0
+    assert Image.open(tmp_path / "grid.png").size == (3 * 66 + 2, 2 * 66 + 2)
+    (folder / "D.pth").write_bytes(b"no weights")
+    for arguments, line in (
+        (("biggan-pytorch", folder, "--out", tmp_path / "other"), "D.pth can't be read as weights"),
+        (("biggan-pytorch", folder, "--out", tmp_path / "run"), "holds a run"),
+        (("biggan-pytorch", tmp_path / "none", "--out", tmp_path / "other"), "does not exist"),
+        (("stylegan", folder, "--out", tmp_path / "other"), "'stylegan' can't be imported"),
+        (("biggan-pytorch", folder, "--out", tmp_path / "other", "--set"), "--set takes name=value"),
+    ):
+        code, _, said = fastgan("import", *arguments)
+        assert (code, said.count("\n")) == (2, 1)
+        assert line in said
+    assert not (tmp_path / "other").exists()
+
+
 def test_evaluate_writes_one_object(fastgan, run_folder, tmp_path):
     path = tmp_path / "deep" / "result.json"
-    options = ["--num", 50, "--metrics", "fd-digits", "--refine-steps", 1, "--step-size", 0.02, "--json", path]
-    code, shown, _ = fastgan("evaluate", run_folder, *options)
+    options = ["--num", 50, "--metrics", "fd-digits", "--refine-steps", 1, "--step-size", 0.02, "--truncation", 1]
+    code, shown, _ = fastgan("evaluate", run_folder, *options, "--json", path)
     assert code == 0
     found = json.loads(path.read_text())
-    assert (found["num"], found["refine_steps"], found["step_size"]) == (50, 1, 0.02)
+    assert (found["num"], found["refine_steps"], found["step_size"], found["truncation"]) == (50, 1, 0.02, 1)
     assert f"{found['metrics']['fd-digits']['value']:.3f}" in shown
 
 
@@ -89,7 +113,7 @@ def test_doctor_compiles_every_kernel_for_absent_gpus(fastgan):
 
 
 def test_help_is_there_for_every_command(fastgan):
-    for command in ((), ("train",), ("sample",), ("evaluate",), ("doctor",), ("presets",)):
+    for command in ((), ("train",), ("sample",), ("evaluate",), ("import",), ("doctor",), ("presets",)):
         code, shown, _ = fastgan(*command, "--help")
         assert code == 0
         assert "usage: fastgan" in shown
