@@ -32,8 +32,9 @@ setup(
         "tyro>=0.9.20",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8", "scipy>=1.11"],
-        "dev": ["build", "hypothesis>=6.100", "pytest>=8", "ruff>=0.8", "scipy>=1.11"],
+        "cluster": ["deepspeed>=0.16"],
+        "test": ["deepspeed>=0.16", "hypothesis>=6.100", "pytest>=8", "scipy>=1.11"],
+        "dev": ["build", "deepspeed>=0.16", "hypothesis>=6.100", "pytest>=8", "ruff>=0.8", "scipy>=1.11"],
     },
     entry_points={"console_scripts": ["fastgan = fastgan.cli:main"]},
 )

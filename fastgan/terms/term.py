@@ -61,6 +61,11 @@ class Term:
         """Whether the loss mixes samples, so that a sum over micro-batches is not the loss of the whole batch."""
         return False
 
+    @property
+    def second_order(self) -> bool:
+        """Whether the loss holds a gradient through the player's own networks, which is differentiated again."""
+        return False
+
     def views(self, scene: Scene) -> dict[str, View]:
         """What must be judged for this term beside "real" and "fake", by names that no other term uses; or these two anew, the
         same images judged alone, where a gradient towards them is wanted."""
