@@ -161,8 +161,8 @@ class Engine:
     kind: Literal["local", "deepspeed"] = "local"
     """local keeps weights and optimiser whole in every process; deepspeed may divide them between the processes."""
     zero_stage: int = Field(default=0, ge=0, le=3)
-    """What DeepSpeed divides (ZeRO): 1 the optimiser's state, 2 the gradients too, 3 the weights too; 0 nothing. A player with a
-    second-order term stays at 2."""
+    """What DeepSpeed divides (ZeRO): 1 the optimiser's state, 2 the gradients too, 3 the weights too; 0 nothing. A player with
+    a second-order term stays at 2."""
     offload: Literal["none", "cpu"] = "none"
     """Where DeepSpeed keeps the optimiser's state, from stage 1 on: beside the weights, or in the CPU's memory."""
     deepspeed_json: str | None = None

@@ -76,7 +76,7 @@ def settings(case: str, folder: Path) -> Config:
     """The configuration of a case; `folder` takes the DeepSpeed JSON."""
     assignments = CASES[case]
     if case.startswith("zero"):
-        path = folder / "deepspeed.json"
+        path = folder / f"deepspeed-{os.getpid()}.json"
         # A small network stays whole under the default threshold, which would hide what ZeRO-3 does.
         path.write_text(json.dumps({"zero_optimization": {"stage3_param_persistence_threshold": 0}}))
         assignments = ("engine.kind=deepspeed", f"engine.deepspeed_json={path}", *assignments)

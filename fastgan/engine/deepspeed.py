@@ -7,11 +7,13 @@ Networks are called as they are, and DeepSpeed sees the loss alone: its hooks ex
 player that is refined, judged and penalised does not keep to.
 """
 
+import io
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -44,12 +46,15 @@ OURS = {
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def check(settings: Engine, device: torch.device) -> None:
+def check(settings: Engine, precision: str, device: torch.device) -> None:
     """Refuse what `DeepSpeedEngine` would: for all ranks to agree on before they build it together.
 
     Raises:
-        UserError: DeepSpeed is not installed, or the user's JSON can't be read or sets what is not its to set.
+        UserError: DeepSpeed is not installed, the user's JSON can't be read or sets what is not its to set, or gradients of fp16
+            are to be divided: DeepSpeed's ranks would decide one by one whether theirs have overflown.
     """
+    if precision == "fp16" and settings.zero_stage:
+        raise UserError("training.precision fp16 goes with engine.zero_stage 0 alone: use bf16")
     _library(device.type)
     _users(settings.deepspeed_json)
 
@@ -84,7 +89,7 @@ class DeepSpeedEngine:
         self.networks, self.ranks, self.stage = list(networks), ranks, stage
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
-        self.clip_weights = settings.clip_weights
+        self.clip_weights, self.accumulate = settings.clip_weights, accumulate
         self.base_rate = settings.rate * main_share
         self.dtype = AUTOCAST[precision]
         channels_last = [_is_channels_last(parameter) for parameter in self.parameters]
@@ -92,25 +97,19 @@ class DeepSpeedEngine:
             parameter.data = parameter.data.contiguous()
         self.optimiser = adam(self.parameters, settings, main_share, apex=False)
         self.library = _library(self.device.type)
-        self.engine, *_ = self.library.initialize(
-            model=_Player(self.networks),
-            optimizer=self.optimiser,
-            config=_merged(
-                {
-                    "train_batch_size": batch_size,
-                    "train_micro_batch_size_per_gpu": batch_size // (accumulate * ranks.count),
-                    "gradient_accumulation_steps": accumulate,
-                    "gradient_clipping": settings.clip_norm or 0.0,
-                    "steps_per_print": 2**40,
-                    "zero_force_ds_cpu_optimizer": False,  # torch's fused Adam needs no compiler
-                    "zero_optimization": {"stage": stage}
-                    | ({"offload_optimizer": {"device": engine.offload}} if stage and engine.offload != "none" else {}),
-                }
-                | ({"torch_autocast": {"enabled": True, "dtype": "float16"}} if precision == "fp16" else {}),
-                _users(engine.deepspeed_json),
-            ),
-            dist_init_required=False,
-        )
+        offload = {"offload_optimizer": {"device": engine.offload}} if stage and engine.offload != "none" else {}
+        ours = {
+            "train_batch_size": batch_size,
+            "train_micro_batch_size_per_gpu": batch_size // (accumulate * ranks.count),
+            "gradient_accumulation_steps": accumulate,
+            "gradient_clipping": settings.clip_norm or 0.0,
+            "steps_per_print": 2**40,
+            "zero_force_ds_cpu_optimizer": False,  # torch's fused Adam needs no compiler
+            "zero_optimization": {"stage": stage} | offload,
+        }
+        if precision == "fp16":
+            ours["torch_autocast"] = {"enabled": True, "dtype": "float16"}  # for its loss scale
+        self.engine = self._initialised(_merged(ours, _users(engine.deepspeed_json)), engine.deepspeed_json)
         if not stage:
             for parameter, last in zip(self.parameters, channels_last, strict=True):
                 if last:
@@ -127,7 +126,8 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those of the player's parameters."""
-        self.engine.backward(self.engine(loss), scale_wrt_gas=False)
+        # DeepSpeed divides by the micro-batches, which the session has done: told not to, it does so at stage 0 all the same.
+        self.engine.backward(self.engine(loss * self.accumulate))
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # counts the micro-batch
 
@@ -173,6 +173,17 @@ class DeepSpeedEngine:
         scaler = self._scaler()
         if scaler and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
+
+    def _initialised(self, config: dict[str, Any], users: str | None) -> Any:
+        with redirect_stdout(io.StringIO()):  # what it builds is nothing to a run's reader
+            try:
+                return self.library.initialize(
+                    model=_Player(self.networks), optimizer=self.optimiser, config=config, dist_init_required=False
+                )[0]
+            except (ValueError, self.library.DeepSpeedConfigError) as error:
+                if users is None:
+                    raise
+                raise UserError(f"DeepSpeed refuses {users}: {' '.join(str(error).split())[:200]}") from None
 
     def _gathered(self) -> dict[str, Any]:
         """The optimiser's state as torch has it, parameter by parameter, on the CPU."""
@@ -247,7 +258,7 @@ class DeepSpeedEngine:
         return pieces
 
     def _scaler(self) -> torch.amp.GradScaler | None:
-        return self.engine.torch_autocast_z0_gradscaler
+        return getattr(self.engine, "torch_autocast_z0_gradscaler", None)
 
 
 class _Piece(NamedTuple):
@@ -291,6 +302,8 @@ def _library(device: str) -> ModuleType:
     except ImportError:
         raise UserError("engine.kind deepspeed needs DeepSpeed: pip install 'fastgan[cluster]'") from None
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Its collectives go by names that torch has since changed, and torch says so at every call.
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     return deepspeed
 
 

@@ -137,6 +137,7 @@ def join(device: torch.device, even_alone: bool = False) -> Ranks:
                 f"rank {rank} is process {local} of its machine, which has {torch.cuda.device_count()} CUDA devices"
             )
         torch.cuda.set_device(local)
+    os.environ.setdefault("LOCAL_RANK", str(local))  # DeepSpeed asks for it, whoever was the launcher
     if count == 1 and not even_alone:
         return ALONE
     if not distributed.is_initialized():

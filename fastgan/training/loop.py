@@ -125,7 +125,7 @@ def train(
         config = _settled(config)
         _check_shares(config, ranks)
         if config.engine.kind == "deepspeed":
-            sharded.check(config.engine, device)
+            sharded.check(config.engine, config.training.precision, device)
         if resume:
             _check_resumable(folder, config)
         source = open_source(config, quiet or not ranks.first)
