@@ -1,6 +1,9 @@
-"""A small game over several processes: what the tests of distribution play, and the program that each process runs.
+"""A small game over several processes: what the tests of distribution play, and the program that each process runs,
 
-python tests/ranks.py FOLDER CASE ...      started once a rank, by a launcher or by `start`
+python tests/ranks.py FOLDER CASE ...
+
+started once a rank, by a launcher or by `start`. A case goes on from FOLDER/begun.pt, a session's state, where its name ends in
+", resumed".
 """
 
 import json
@@ -8,7 +11,9 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,27 +36,26 @@ SMALL = (
     "training.device=cpu", "latent.refine_steps=1", "latent.step_size=0.05", "training.ema_half_life=100",
 )  # fmt: skip
 R1 = ("terms.r1.gamma=1", "terms.r1.every=2")
+CLIPPED = ("generator.clip_norm=0.01", "discriminator.clip_weights=0.05")
 CASES = {
     "local": R1,
     "local, accumulating": (*R1, "training.accumulate=2"),
-    "local, clipped": ("generator.clip_norm=0.01", "discriminator.clip_weights=0.05"),
-    "zero 0": (*R1, "engine.zero_stage=0"),
-    "zero 1": (*R1, "engine.zero_stage=1"),
-    "zero 2": (*R1, "engine.zero_stage=2"),
-    "zero 3": ("engine.zero_stage=3",),
-    "zero 3, with R1": (*R1, "engine.zero_stage=3"),
+    "local, clipped": CLIPPED,
+    "local, resumed": R1,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
-    "zero 1, accumulating": (*R1, "engine.zero_stage=1", "training.accumulate=2"),
+    "zero 0, resumed": (*R1, "engine.zero_stage=0"),
+    "zero 1": (*R1, "engine.zero_stage=1"),
+    "zero 1, clipped": (*CLIPPED, "engine.zero_stage=1"),
     "zero 2, accumulating": (*R1, "engine.zero_stage=2", "training.accumulate=2"),
+    "zero 2, resumed": (*R1, "engine.zero_stage=2"),
+    "zero 3": ("engine.zero_stage=3",),
     "zero 3, accumulating": ("engine.zero_stage=3", "training.accumulate=2"),
-    "zero 0, clipped": ("generator.clip_norm=0.01", "discriminator.clip_weights=0.05", "engine.zero_stage=0"),
-    "zero 2, clipped": ("generator.clip_norm=0.01", "discriminator.clip_weights=0.05", "engine.zero_stage=2"),
-    "zero 3, clipped": ("generator.clip_norm=0.01", "discriminator.clip_weights=0.05", "engine.zero_stage=3"),
-    "zero 1, offloaded": (*R1, "engine.zero_stage=1", "engine.offload=cpu"),
-    "zero 2, offloaded": (*R1, "engine.zero_stage=2", "engine.offload=cpu", "training.accumulate=2"),
-    "zero 3, offloaded": ("engine.zero_stage=3", "engine.offload=cpu", "training.accumulate=2"),
-}  # fmt: skip
-"""Name -> what is set; the engine is DeepSpeed's where the name says so."""
+    "zero 3, clipped": (*CLIPPED, "engine.zero_stage=3"),
+    "zero 3, with R1": (*R1, "engine.zero_stage=3"),
+    "zero 3, with R1, resumed": (*R1, "engine.zero_stage=3"),
+    "zero 3, offloaded": ("engine.zero_stage=3", "engine.offload=cpu"),
+}
+"""Name -> what is set; the engine is DeepSpeed's where the name begins with zero."""
 
 
 class Generator(nn.Module):
@@ -83,13 +87,18 @@ def settings(case: str, folder: Path) -> Config:
     return override(preset("digits-sngan-qua"), [*SMALL, *assignments])
 
 
+def plain(case: str) -> Config:
+    """What one process with the plain engine plays in the place of a case: the same batches, whole."""
+    apart = ("engine.", "training.accumulate")
+    return override(preset("digits-sngan-qua"), [*SMALL, *(a for a in CASES[case] if not a.startswith(apart))])
+
+
 def session(config: Config, ranks: Ranks = ALONE) -> Session:
     """The small game, its engines and its share of the stream of digits, at round 0."""
     torch.manual_seed(0)
-    generator, discriminator = Generator(), Discriminator(16, 1, 2)
     game = AdversarialGame(
-        generator.to(memory_format=torch.channels_last),
-        discriminator.to(memory_format=torch.channels_last),
+        Generator().to(memory_format=torch.channels_last),
+        Discriminator(16, 1, 2).to(memory_format=torch.channels_last),
         prior=Prior.of(config.latent),
         objective=OBJECTIVES[config.objective],
         refinement=Refinement(config.latent, config.objective),
@@ -109,7 +118,8 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
 
 
 def play(session: Session, rounds: int) -> dict:
-    """What a case ends with: the session's state, and all that it drew and was shown in the last round."""
+    """The session's state after `rounds` rounds; what the discriminator's phase drew and was shown in the last of them; and how
+    many weights of each network are this rank's own."""
     shown = []
     loss = session.game.discriminator_loss
 
@@ -121,33 +131,82 @@ def play(session: Session, rounds: int) -> dict:
     session.game.discriminator_loss = watched
     while session.round < rounds:
         session.play_round()
-    return {**session.state_dict(), "shown": shown}
+    session.game.discriminator_loss = loss
+    own = {  # ZeRO-3 keeps a rank's share apart, and the rest for as long as it is of use
+        name: sum(
+            p.ds_tensor.numel() if hasattr(p, "ds_tensor") and not p.ds_persist else p.numel() for p in network.parameters()
+        )
+        for name, network in session.game.named_children()
+    }
+    return {"state": session.state_dict(), "shown": shown, "own": own}
 
 
-def start(count: int, *arguments: object, **environment: str) -> list[subprocess.Popen]:
-    """This program, or another command given by its words, once for each of `count` ranks on this machine."""
+def start(count: int, *arguments: object) -> list[subprocess.Popen]:
+    """Python with these arguments, once for each of `count` ranks on this machine, without a launcher."""
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, *map(str, arguments)]
+    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [subprocess.Popen(command, **options, env=os.environ | rank) for rank in ranks]
+
+
+def finish(processes: list[subprocess.Popen], timeout: float = 120) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each, once all have ended."""
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=timeout), processes))
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | shared | environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(count)
-    ]
+        return free.getsockname()[1]
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf of a tree by its path."""
+    if isinstance(node, dict):
+        return {k: v for key, value in node.items() for k, v in leaves(value, f"{path}/{key}").items()}
+    if isinstance(node, list | tuple):
+        return {k: v for i, value in enumerate(node) for k, v in leaves(value, f"{path}/{i}").items()}
+    return {path: node}
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """Two trees are the same, tensors bit for bit."""
+    one, other = leaves(one), leaves(other)
+    assert one.keys() == other.keys()
+    apart = [k for k, v in one.items() if not (torch.equal(v, other[k]) if isinstance(v, Tensor) else v == other[k])]
+    assert not apart
+
+
+def assert_close(found: dict, expected: dict) -> None:
+    """Weights, averages, the optimisers' states and statistics to 1e-5 of each tensor's norm; everything else exactly."""
+    found, expected = leaves(found), leaves(expected)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        if "separation" in path:
+            continue  # a share of pairs, within each part of a batch
+        if isinstance(value, Tensor) and value.is_floating_point():
+            assert (found[path] - value).norm() <= 1e-5 * value.norm(), path
+        else:
+            assert found[path] == value, path
+
+
+def in_order(parts: list[list[dict]]) -> dict:
+    """What ranks were shown, by micro-batches, as one process would see it."""
+    shares = [share for micro in zip(*parts, strict=True) for share in micro]
+    return {key: torch.cat([share[key] for share in shares]) for key in shares[0]}
 
 
 def main(folder: Path, cases: list[str]) -> None:
     ranks = join(torch.device("cpu"), even_alone=True)
     for case in cases:
-        torch.save(play(session(settings(case, folder), ranks), ROUNDS), folder / f"{case} of {ranks.count} {ranks.rank}.pt")
-        if ranks.first:
-            print(case, flush=True)
+        played = session(settings(case, folder), ranks)
+        if case.endswith(", resumed"):
+            played.load_state_dict(torch.load(folder / "begun.pt"))
+        torch.save(play(played, ROUNDS), folder / f"{case} {ranks.rank}.pt")
 
 
 if __name__ == "__main__":

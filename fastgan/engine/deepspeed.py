@@ -46,15 +46,12 @@ OURS = {
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def check(settings: Engine, precision: str, device: torch.device) -> None:
+def check(settings: Engine, device: torch.device) -> None:
     """Refuse what `DeepSpeedEngine` would: for all ranks to agree on before they build it together.
 
     Raises:
-        UserError: DeepSpeed is not installed, the user's JSON can't be read or sets what is not its to set, or gradients of fp16
-            are to be divided: DeepSpeed's ranks would decide one by one whether theirs have overflown.
+        UserError: DeepSpeed is not installed, or the user's JSON can't be read or sets what is not its to set.
     """
-    if precision == "fp16" and settings.zero_stage:
-        raise UserError("training.precision fp16 goes with engine.zero_stage 0 alone: use bf16")
     _library(device.type)
     _users(settings.deepspeed_json)
 
@@ -89,7 +86,7 @@ class DeepSpeedEngine:
         self.networks, self.ranks, self.stage = list(networks), ranks, stage
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
-        self.clip_weights, self.accumulate = settings.clip_weights, accumulate
+        self.clip_norm, self.clip_weights, self.accumulate = settings.clip_norm, settings.clip_weights, accumulate
         self.base_rate = settings.rate * main_share
         self.dtype = AUTOCAST[precision]
         channels_last = [_is_channels_last(parameter) for parameter in self.parameters]
@@ -102,13 +99,12 @@ class DeepSpeedEngine:
             "train_batch_size": batch_size,
             "train_micro_batch_size_per_gpu": batch_size // (accumulate * ranks.count),
             "gradient_accumulation_steps": accumulate,
-            "gradient_clipping": settings.clip_norm or 0.0,
+            "gradient_clipping": settings.clip_norm or 0.0 if stage else 0.0,
             "steps_per_print": 2**40,
             "zero_force_ds_cpu_optimizer": False,  # torch's fused Adam needs no compiler
             "zero_optimization": {"stage": stage} | offload,
         }
-        if precision == "fp16":
-            ours["torch_autocast"] = {"enabled": True, "dtype": "float16"}  # for its loss scale
+        self.scale = _LossScale() if precision == "fp16" else None
         self.engine = self._initialised(_merged(ours, _users(engine.deepspeed_json)), engine.deepspeed_json)
         if not stage:
             for parameter, last in zip(self.parameters, channels_last, strict=True):
@@ -126,6 +122,10 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those of the player's parameters."""
+        if self.scale and self.stage:
+            self.engine.optimizer.override_loss_scale(self.scale.scale)
+        elif self.scale:
+            loss = loss * self.scale.scale
         # DeepSpeed divides by the micro-batches, which the session has done: told not to, it does so at stage 0 all the same.
         self.engine.backward(self.engine(loss * self.accumulate))
         if not self.engine.is_gradient_accumulation_boundary():
@@ -134,7 +134,10 @@ class DeepSpeedEngine:
     def step(self) -> None:
         """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
         one power iteration of the spectral norms."""
+        overflown = False if self.stage else self._prepare()
         self.engine.step()
+        if self.scale:
+            self.scale.update(self.engine.optimizer.overflow if self.stage else overflown)
         if self.clip_weights is not None:
             self._clamp(self.clip_weights)
         with self.whole():
@@ -150,11 +153,10 @@ class DeepSpeedEngine:
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser and loss scale in `LocalEngine`'s form, gathered; the weights are the game's. The same on every rank."""
-        scaler = self._scaler()
         return {
             "kind": kind_of(self.optimiser),
             "optimiser": self._gathered() if self.stage else self.optimiser.state_dict(),
-            "scaler": scaler.state_dict() if scaler else {},
+            "scaler": self.scale.state_dict() if self.scale else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,9 +172,8 @@ class DeepSpeedEngine:
         else:
             self.optimiser.load_state_dict(state["optimiser"])
             lay_out(self.optimiser)
-        scaler = self._scaler()
-        if scaler and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
+        if self.scale:
+            self.scale.load_state_dict(state["scaler"])
 
     def _initialised(self, config: dict[str, Any], users: str | None) -> Any:
         with redirect_stdout(io.StringIO()):  # what it builds is nothing to a run's reader
@@ -257,8 +258,41 @@ class DeepSpeedEngine:
                 pieces.append(_Piece(self._flats()[held.param_group_index], there.start, here.start, here.numel))
         return pieces
 
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        return getattr(self.engine, "torch_autocast_z0_gradscaler", None)
+    def _prepare(self) -> bool:
+        """What ZeRO does from stage 1 on: the loss's scale taken out of the gradients, and their norm bounded. Whether one has
+        overflown: then all are dropped."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        overflown = False
+        if self.scale:
+            torch._foreach_mul_(gradients, 1 / self.scale.scale)
+            overflown = not nn.utils.get_total_norm(gradients).isfinite()
+        if overflown:
+            self.engine.zero_grad()
+        elif self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        return overflown
+
+
+class _LossScale:
+    """torch's gradient scaler without its optimiser: of gradients that are divided, only ZeRO sees whether any has overflown.
+    With torch's scaler inside, as DeepSpeed 0.19 has it, each rank would look at its own part."""
+
+    def __init__(self) -> None:
+        self.scale, self.tracker = 2.0**16, 0
+
+    def update(self, overflown: bool) -> None:
+        """Halve after an overflow, double after 2000 steps without."""
+        self.tracker = 0 if overflown else self.tracker + 1
+        if overflown or self.tracker == 2000:
+            self.scale *= 0.5 if overflown else 2.0
+            self.tracker = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        factors = {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
+        return {"scale": self.scale, **factors, "_growth_tracker": self.tracker}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scale, self.tracker = state["scale"], state["_growth_tracker"]
 
 
 class _Piece(NamedTuple):

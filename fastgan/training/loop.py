@@ -125,7 +125,7 @@ def train(
         config = _settled(config)
         _check_shares(config, ranks)
         if config.engine.kind == "deepspeed":
-            sharded.check(config.engine, config.training.precision, device)
+            sharded.check(config.engine, device)
         if resume:
             _check_resumable(folder, config)
         source = open_source(config, quiet or not ranks.first)
@@ -239,6 +239,10 @@ def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], 
     precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
 
     def make(game: Game, player: str) -> Engine:
+        if game.stages and config.engine.kind == "deepspeed":
+            raise UserError(
+                "DeepSpeed's engines can't be made anew in the middle of a run: games that grow need engine.kind=local"
+            )
         player_has = game.networks_of(player), settings[player], precision, game.main_share(player)
         if config.engine.kind == "local":
             return LocalEngine(*player_has, ranks)
