@@ -141,12 +141,19 @@ def play(session: Session, rounds: int) -> dict:
     return {"state": session.state_dict(), "shown": shown, "own": own}
 
 
-def start(count: int, *arguments: object) -> list[subprocess.Popen]:
-    """Python with these arguments, once for each of `count` ranks on this machine, without a launcher."""
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+def start(count: int, *arguments: object, mpi: bool = False) -> list[subprocess.Popen]:
+    """Python with these arguments, once for each of `count` ranks on this machine, in the environment that torchrun sets, or
+    mpirun."""
+    shared = {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    if mpi:
+        shared |= {f"OMPI_COMM_WORLD_{name}": str(count) for name in ("SIZE", "LOCAL_SIZE")}
+        names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
+    else:
+        shared |= {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+        names = ("RANK", "LOCAL_RANK")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, *map(str, arguments)]
-    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    ranks = [shared | dict.fromkeys(names, str(rank)) for rank in range(count)]
     return [subprocess.Popen(command, **options, env=os.environ | rank) for rank in ranks]
 
 

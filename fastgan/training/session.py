@@ -123,7 +123,7 @@ class Session:
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact continuation needs. Random numbers are functions of the round: they have no state. Whatever the
         engines and however many ranks, it has one form."""
-        with self._whole():
+        with self._whole():  # divided again behind it, so copied inside
             game = {name: tensor.clone() for name, tensor in self.game.state_dict().items()}
         return {
             "round": self.round,

@@ -79,8 +79,9 @@ def test_two_ranks_equal_each_other_and_one_process(folder, case):
     ranks.assert_equal(ranks.in_order([first["shown"], second["shown"]]), ranks.in_order([expected["shown"]]))
 
 
-def test_ranks_agree():
-    ended = ranks.finish(ranks.start(2, "-c", AGREEING))
+@pytest.mark.parametrize("mpi", [False, True])
+def test_ranks_agree(mpi):
+    ended = ranks.finish(ranks.start(2, "-c", AGREEING, mpi=mpi))
     assert [code for code, _, _ in ended] == [0, 0], ended[0][2]
     for rank, (_, said, _) in enumerate(ended):
         alone = ["rank 1: lost"] if rank else []
