@@ -20,7 +20,7 @@ _PACKAGES = {
     "scikit-learn": "the embedded digits",
     "pydantic": "checked configuration",
     "tensorboard": "curves",
-    "deepspeed": "optional: runs whose optimiser, gradients or weights are divided between processes (engine.kind=deepspeed)",
+    "deepspeed": "optional: runs divided between processes (engine.kind=deepspeed)",
 }
 
 

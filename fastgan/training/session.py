@@ -46,7 +46,8 @@ class Session:
         batch_size: samples of one turn, over all ranks and micro-batches.
         accumulate: micro-batches of one turn.
         half_life, rampup: of the moving average, in images (see `MovingAverage`).
-        ranks: the processes that share each micro-batch; the state is the same on all of them.
+        ranks: the processes that share each micro-batch; the state is the same on all of them, where no network computes
+            statistics over its share.
     """
 
     def __init__(
