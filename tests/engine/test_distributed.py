@@ -1,5 +1,6 @@
 """Runs over several processes: what ranks agree on, the plain engine on two of them, the command under a launcher."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import torch
 
 import fastgan
 from fastgan.checked import UserError
-from fastgan.config import override
-from fastgan.engine import ALONE, join, rank_here
+from fastgan.engine import ALONE, Ranks, join, rank_here
+from fastgan.terms import R1
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder
+from fastgan.training.loop import _check_shares
 
 LOCAL = [case for case in ranks.CASES if case.startswith("local")]
 POINTS = (
@@ -87,7 +89,7 @@ def test_ranks_agree(mpi):
         alone = ["rank 1: lost"] if rank else []
         mean = [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5]]
         wrong = [None, "rank 1: no", "disk: full"]
-        assert eval(said, {"true": True, "false": False, "null": None}) == [
+        assert json.loads(said) == [
             *(rank, 2, rank == 0, False, True, "a", mean, 0.5), *wrong, *alone,
         ]  # fmt: skip
 
@@ -227,20 +229,9 @@ def test_nan_on_one_rank_stops_all(tmp_path):
     assert not nothing
 
 
-def test_terms_that_couple_samples_are_not_shared():
-    from dataclasses import dataclass
-
-    from fastgan.engine import Ranks
-    from fastgan.terms import R1
-    from fastgan.training.loop import _check_shares
-
-    @dataclass(frozen=True)
-    class Coupling(R1):
-        @property
-        def couples(self):
-            return True
-
-    config = override(fastgan.preset("digits-sngan"), ())
-    object.__setattr__(config, "terms", {"mine": Coupling()})
-    with pytest.raises(UserError, match="mine couples the samples of a batch, so 2 ranks can't share it"):
+def test_terms_that_couple_samples_are_not_shared(monkeypatch):
+    config = fastgan.preset("digits-r1")
+    _check_shares(config, Ranks(0, 2))
+    monkeypatch.setattr(R1, "couples", True)
+    with pytest.raises(UserError, match="r1 couples the samples of a batch, so 2 ranks can't share it"):
         _check_shares(config, Ranks(0, 2))
