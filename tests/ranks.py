@@ -23,7 +23,7 @@ from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, join
 from fastgan.games import AdversarialGame
 from fastgan.latent import Prior, Refinement
-from fastgan.networks.layers import ConvTranspose2d, LinearMap
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap
 from fastgan.networks.sn_cnn import Discriminator
 from fastgan.objectives import OBJECTIVES
 from fastgan.presets import preset
@@ -68,7 +68,9 @@ class Generator(nn.Module):
             nn.ReLU(inplace=True),
             ConvTranspose2d(8, 5, 4, stride=2, padding=1),  # sizes that two ranks do not divide evenly
             nn.ReLU(inplace=True),
-            ConvTranspose2d(5, 1, 4, stride=2, padding=1),
+            Conv2d(5, 3, 1),
+            nn.ReLU(inplace=True),
+            ConvTranspose2d(3, 1, 4, stride=2, padding=1),
             nn.Tanh(),
         )
 

@@ -90,8 +90,8 @@ class DeepSpeedEngine:
         self.base_rate = settings.rate * main_share
         self.dtype = AUTOCAST[precision]
         channels_last = [_is_channels_last(parameter) for parameter in self.parameters]
-        for parameter in self.parameters:  # DeepSpeed looks at a weight's memory as one row
-            parameter.data = parameter.data.contiguous()
+        for parameter in self.parameters:  # DeepSpeed looks at a weight's memory as one row; `contiguous` keeps odd strides
+            parameter.data = parameter.data.reshape(-1).view(parameter.shape)
         self.optimiser = adam(self.parameters, settings, main_share, apex=False)
         self.library = _library(self.device.type)
         offload = {"offload_optimizer": {"device": engine.offload}} if stage and engine.offload != "none" else {}

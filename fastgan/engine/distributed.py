@@ -137,9 +137,9 @@ def join(device: torch.device, even_alone: bool = False) -> Ranks:
                 f"rank {rank} is process {local} of its machine, which has {torch.cuda.device_count()} CUDA devices"
             )
         torch.cuda.set_device(local)
-    os.environ.setdefault("LOCAL_RANK", str(local))  # DeepSpeed asks for it, whoever was the launcher
     if count == 1 and not even_alone:
         return ALONE
+    os.environ["LOCAL_RANK"] = str(local)  # DeepSpeed asks for it, whoever was the launcher
     if not distributed.is_initialized():
         where = {"init_method": _meeting_place()} if count > 1 else {"store": distributed.HashStore()}
         try:

@@ -6,8 +6,8 @@ import time
 from types import FrameType
 
 ECHO = 2.0
-"""Seconds for which a second signal counts as the first one's: a terminal's Ctrl-C reaches the ranks of a run, and their launcher,
-which hands it on to them."""
+"""Seconds for which a second signal counts as the first one's: a terminal's Ctrl-C reaches the ranks of a run, and their
+launcher, which hands it on to them."""
 
 
 class Interrupt:
