@@ -191,14 +191,16 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 def assert_close(found: dict, expected: dict) -> None:
-    """Weights, averages, the optimisers' states and statistics to 1e-5 of each tensor's norm; everything else exactly."""
+    """Weights and averages to 1e-5 of each tensor's norm; the last gradients, which Adam keeps, and statistics to 1e-4, as a bias
+    of one channel may nearly cancel out; everything else exactly."""
     found, expected = leaves(found), leaves(expected)
     assert found.keys() == expected.keys()
     for path, value in expected.items():
         if "separation" in path:
             continue  # a share of pairs, within each part of a batch
         if isinstance(value, Tensor) and value.is_floating_point():
-            assert (found[path] - value).norm() <= 1e-5 * value.norm(), path
+            tolerance = 1e-4 if path.startswith(("/engines", "/tally")) else 1e-5
+            assert (found[path] - value).norm() <= tolerance * value.norm(), path
         else:
             assert found[path] == value, path
 
