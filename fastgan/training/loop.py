@@ -161,11 +161,8 @@ def _train(
     training, ranks = config.training, session.ranks
     with ranks.agreed():
         guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0)
-        state = _newest_state(config, folder) if resume else None
-    if state is not None:
-        notes = [*notes, *_take(state, session, guard, folder)]
-    elif resume:
-        notes = [*notes, "the run had no checkpoint yet: it begins again"]
+    if resume:
+        notes = [*notes, *_load(config, session, guard, folder)]
     with ranks.agreed():
         if ranks.first:
             telemetry.truncate(folder.metrics, session.round)
@@ -200,10 +197,7 @@ def _train(
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
                 log.sync()
-                state = _state(config, session, guard)
-                with ranks.agreed():
-                    if ranks.first:
-                        checkpoint.save(folder.checkpoints, state, training.keep_checkpoints)
+                _save(config, session, guard, folder)
         if stopped and not done:
             command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
             log.say(f"stopped after round {session.round}; to go on: {command}")
@@ -318,31 +312,36 @@ def open_stream(
     return Stream(source, **options, **{name: getattr(config.data, name) for name in names})
 
 
-def _newest_state(config: Config, folder: Folder) -> dict[str, Any] | None:
-    """The newest checkpoint, if the run came that far."""
-    newest = folder.newest_checkpoint()
+def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
+    """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
+    with session.ranks.agreed():
+        newest = folder.newest_checkpoint()
+        if newest is not None:
+            state = checkpoint.load(newest)
+            _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
     if newest is None:
-        return None
-    state = checkpoint.load(newest)
-    _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
-    return state
-
-
-def _take(state: dict[str, Any], session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
-    """Go on from a checkpoint; what the user should know comes back."""
+        return ["the run had no checkpoint yet: it begins again"]
     try:
         session.load_state_dict(state)
         guard.load_state_dict(state["guard"])
     except UserError:
         raise
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(other_network(folder.newest_checkpoint(), error)) from None
+        raise UserError(other_network(newest, error)) from None
     here = _environment(session.ranks)
     return [
         f"the run had {name} {there}, now {here[name]}: from here on it may differ in the last bits"
         for name, there in state["environment"].items()
         if there != here[name]
     ]
+
+
+def _save(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> None:
+    """Write a checkpoint: all ranks gather it, the first one writes."""
+    state = _state(config, session, guard)
+    with session.ranks.agreed():
+        if session.ranks.first:
+            checkpoint.save(folder.checkpoints, state, config.training.keep_checkpoints)
 
 
 def _state(config: Config, session: Session, guard: CollapseGuard) -> dict[str, Any]:
