@@ -191,7 +191,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 def assert_close(found: dict, expected: dict) -> None:
-    """Weights and averages to 1e-5 of each tensor's norm; the last gradients, which Adam keeps, and statistics to 1e-4, as those
+    """Weights and averages to 1e-5 of each tensor's norm; the last gradients, which Adam keeps, and statistics to 1e-4: those
     of a bias may nearly cancel out; everything else exactly."""
     found, expected = leaves(found), leaves(expected)
     assert found.keys() == expected.keys()
