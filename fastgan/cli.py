@@ -1,6 +1,7 @@
 """The commands. Each parses, calls one function, prints; what goes wrong through the user's doing is one line and exit 2."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -61,7 +62,7 @@ def train(
 
     config = starting_config(preset, run_dir, _assignments(set), resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
-    if run.round == run.config.training.steps:
+    if run.round == run.config.training.steps and _speaks():
         _say_quality(run)
         _say_where(run)
 
@@ -218,6 +219,8 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
         with redirect_stderr(said):
             return tyro.extras.subcommand_cli_from_dict(
                 {name: held(command) for name, command in commands.items()},
+                # The deepspeed launcher adds an option that the environment has, too.
+                args=[word for word in sys.argv[1:] if not word.startswith("--local_rank=")],
                 prog="fastgan",
                 description="Training of generative adversarial networks with latent refinement.",
             )
@@ -244,8 +247,18 @@ def _whole_numbers(text: str, option: str) -> list[int]:
 
 
 def _fail(reason: object, code: int) -> None:
-    print(f"fastgan: {reason}", file=sys.stderr)
+    if _speaks(reason):
+        print(f"fastgan: {reason}", file=sys.stderr)
     sys.exit(code)
+
+
+def _speaks(reason: object = None) -> bool:
+    """Whether this is the process, of those that share a run, that the user hears: the first, or the only one that knows."""
+    if "RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
+        return True  # and torch need not be loaded
+    from fastgan.engine import LoneError, rank_here
+
+    return isinstance(reason, LoneError) or rank_here() == 0
 
 
 def _say_where(run) -> None:

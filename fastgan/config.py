@@ -177,6 +177,29 @@ class Training:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class Engine:
+    """What steps each player's networks, in one process or in many that share a run. A resumed run may choose it anew."""
+
+    kind: Literal["local", "deepspeed"] = "local"
+    """local keeps weights and optimiser whole in every process; deepspeed may divide them between the processes."""
+    zero_stage: int = Field(default=0, ge=0, le=3)
+    """What DeepSpeed divides (ZeRO): 1 the optimiser's state, 2 the gradients too, 3 the weights too; 0 nothing. A player with
+    a second-order term stays at 2."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where DeepSpeed keeps the optimiser's state, from stage 1 on: beside the weights, or in the CPU's memory."""
+    deepspeed_json: str | None = None
+    """A DeepSpeed configuration to be merged over fastgan's own, for what has no field here."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "local":
+            for name in ("zero_stage", "offload", "deepspeed_json"):
+                if getattr(self, name) not in (0, "none", None):
+                    raise ValueError(f"engine.{name} needs engine.kind=deepspeed")
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError("engine.offload needs engine.zero_stage 1, 2 or 3")
+
+
+@dataclass(frozen=True, config=CHECKED)
 class Config:
     """A whole run."""
 
@@ -196,6 +219,7 @@ class Config:
     generator: Adam = Field(default_factory=Adam)
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
+    engine: Engine = Field(default_factory=Engine)
 
     @field_validator("objective")
     @classmethod
@@ -229,8 +253,7 @@ class Config:
                 f"training.batch_size {training.batch_size} does not divide into training.accumulate {training.accumulate} "
                 "equal micro-batches"
             )
-        coupled = [name for name, term in self.terms.items() if term.couples]
-        if training.accumulate > 1 and coupled:
+        if training.accumulate > 1 and (coupled := self.coupled):
             raise ValueError(f"{coupled[0]} couples the samples of a batch, so training.accumulate must be 1")
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
@@ -240,6 +263,11 @@ class Config:
         for player in ("generator", "discriminator"):
             if getattr(self, player).warmup >= training.steps:
                 raise ValueError(f"{player}.warmup must end before training.steps ({training.steps})")
+
+    @property
+    def coupled(self) -> list[str]:
+        """Names of the terms that mix samples: a batch that is cut into parts would not have their loss."""
+        return [name for name, term in self.terms.items() if term.couples]
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:

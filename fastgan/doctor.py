@@ -20,6 +20,7 @@ _PACKAGES = {
     "scikit-learn": "the embedded digits",
     "pydantic": "checked configuration",
     "tensorboard": "curves",
+    "deepspeed": "optional: runs divided between processes (engine.kind=deepspeed)",
 }
 
 

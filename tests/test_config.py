@@ -113,3 +113,23 @@ def test_every_field_is_a_documented_or_obvious_name():
         "latent.refine_steps", "latent.step_size", "objective", "network.width",
     }  # fmt: skip
     assert names <= set(flatten(Config()))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "line"),
+    [
+        (["engine.zero_stage=1"], "engine.zero_stage needs engine.kind=deepspeed"),
+        (["engine.deepspeed_json=x.json"], "engine.deepspeed_json needs engine.kind=deepspeed"),
+        (["engine.kind=deepspeed", "engine.zero_stage=4"], "engine.zero_stage should be less than or equal to 3"),
+        (["engine.kind=deepspeed", "engine.offload=cpu"], "engine.offload needs engine.zero_stage 1, 2 or 3"),
+    ],
+)
+def test_engines_that_cannot_be(assignments, line):
+    with pytest.raises(UserError, match=line):
+        override(preset(DEFAULT), assignments)
+
+
+def test_an_older_configuration_has_the_plain_engine():
+    tree = to_dict(preset(DEFAULT))
+    del tree["engine"]
+    assert from_dict(tree).engine.kind == "local"

@@ -1,13 +1,14 @@
-"""The engine of one process: one player's optimiser, precision and gradients."""
+"""The plain engine: one player's optimiser, precision and gradients, whole on every rank."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.config import Adam
+from fastgan.engine.distributed import ALONE, Ranks
 from fastgan.networks.layers import iterate_spectral_norms
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,15 +23,23 @@ class LocalEngine:
         precision: "fp32", "bf16" or "fp16": what matrix products run in (autocast); weights and optimiser stay in fp32.
         main_share: the share of the player's steps that are not lazy ones: rate and betas are corrected by it, as the
             optimiser steps that much more often (StyleGAN2, Karras et al. 2020, appendix B).
+        ranks: over which gradients are averaged.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], settings: Adam, precision: str, main_share: float = 1.0) -> None:
-        self.networks = list(networks)
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        settings: Adam,
+        precision: str,
+        main_share: float = 1.0,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.networks, self.ranks = list(networks), ranks
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
         self.clip_norm, self.clip_weights = settings.clip_norm, settings.clip_weights
         self.base_rate = settings.rate * main_share
-        self.optimiser = _adam(self.parameters, settings, main_share)
+        self.optimiser = adam(self.parameters, settings, main_share)
         self.dtype = AUTOCAST[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
@@ -48,8 +57,9 @@ class LocalEngine:
         self.scaler.scale(loss).backward()
 
     def step(self) -> None:
-        """One optimiser step on the gathered gradients, which are dropped, the weights' clipping, and one power iteration of
-        the spectral norms."""
+        """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
+        one power iteration of the spectral norms."""
+        self.ranks.mean_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
@@ -63,26 +73,33 @@ class LocalEngine:
         for network in self.networks:
             iterate_spectral_norms(network)
 
+    def whole(self, changed: bool = False) -> AbstractContextManager:
+        """A context in which the networks' weights are there in full, as here they always are. `changed`: inside they are
+        written to, by every rank alike."""
+        return nullcontext()
+
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser and loss scale; the weights are the game's."""
-        return {"kind": _kind(self.optimiser), "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+        """Optimiser and loss scale; the weights are the game's. The same on every rank."""
+        return {"kind": kind_of(self.optimiser), "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`.
+        """Continue from `state_dict` of this engine or another; the weights are loaded before.
 
         Raises:
             ValueError: the state is another optimiser's, or of other networks.
         """
-        if state["kind"] != _kind(self.optimiser):
-            raise ValueError(f"the optimiser's state is of {state['kind']}, this machine uses {_kind(self.optimiser)}")
+        if state["kind"] != kind_of(self.optimiser):
+            raise ValueError(f"the optimiser's state is of {state['kind']}, this machine uses {kind_of(self.optimiser)}")
         self.optimiser.load_state_dict(state["optimiser"])
+        lay_out(self.optimiser)
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _adam(parameters: Sequence[nn.Parameter], settings: Adam, main_share: float) -> torch.optim.Optimizer:
+def adam(parameters: Sequence[nn.Parameter], settings: Adam, main_share: float, apex: bool = True) -> torch.optim.Optimizer:
+    """The optimiser that `settings` ask for: NVIDIA's on CUDA if `apex` is wanted and there, else torch's fused one."""
     betas = tuple(float(beta) ** main_share for beta in settings.betas)
     options = {"lr": settings.rate * main_share, "betas": betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
-    if parameters[0].is_cuda:
+    if apex and parameters[0].is_cuda:
         try:
             from apex.optimizers import FusedAdam  # NVIDIA's; PyPI's apex is another package, without this name
         except ImportError:
@@ -92,5 +109,15 @@ def _adam(parameters: Sequence[nn.Parameter], settings: Adam, main_share: float)
     return torch.optim.Adam(parameters, fused=True, **options)
 
 
-def _kind(optimiser: torch.optim.Optimizer) -> str:
+def lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Give what the optimiser has loaded the layout of its parameters: another engine's may differ, and the fused optimisers
+    walk through memory."""
+    for parameter, found in optimiser.state.items():
+        for name, value in found.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                found[name] = torch.empty_like(parameter).copy_(value)
+
+
+def kind_of(optimiser: torch.optim.Optimizer) -> str:
+    """Whose optimiser it is, for a checkpoint: the states of two kinds differ."""
     return f"{type(optimiser).__module__.split('.')[0]} {type(optimiser).__name__}"

@@ -24,7 +24,7 @@ class Attention(nn.Module):
         super().__init__()
         self.query, self.key = convolve(channels, max(channels // 8, 1)), convolve(channels, max(channels // 8, 1))
         self.value, self.out = convolve(channels, max(channels // 2, 1)), convolve(max(channels // 2, 1), channels)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(1))  # not a scalar: DeepSpeed can't broadcast one
         self.twice_differentiable = False
         """Whether a second-order term differentiates through this: then by plain products, as torch's fused attention has no
         second derivative."""

@@ -38,6 +38,11 @@ class Dragan(Term):
         """The uniform form's standard deviation is the whole batch's."""
         return self.form == "uniform"
 
+    @property
+    def second_order(self) -> bool:
+        """The penalty differentiates the slope."""
+        return True
+
     def views(self, scene: Scene) -> dict[str, View]:
         """The points around real images, alone: their gradient is differentiated again."""
         around = scene.draw.perturb("dragan", scene.real.detach(), self.form, self.scale)

@@ -24,6 +24,11 @@ class R1(Term):
 
     gamma: NonNegativeFloat = 1.0
 
+    @property
+    def second_order(self) -> bool:
+        """Always."""
+        return True
+
     def views(self, scene: Scene) -> dict[str, View]:
         """The real images, alone: their gradient is differentiated again. It takes the place of the "real" view, so the
         objective's scores come from the same pass: a second one made rounds of digits-r1 and grid25 13 % longer."""

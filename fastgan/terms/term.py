@@ -68,6 +68,11 @@ class Term:
         """Whether the term needs images, and can do nothing with points in the plane."""
         return False
 
+    @property
+    def second_order(self) -> bool:
+        """Whether the loss holds a gradient through the player's own networks, which is differentiated again."""
+        return False
+
     def views(self, scene: Scene) -> dict[str, View]:
         """What must be judged for this term beside "real" and "fake", by names that no other term uses; and these two, where a
         lazy phase shall have them too, or judged alone, where a gradient towards them is wanted."""

@@ -28,6 +28,11 @@ class WganGP(Term):
     target: NonNegativeFloat = 1.0
     """The slope asked for; 0 gives the zero-centred penalty on the same points."""
 
+    @property
+    def second_order(self) -> bool:
+        """Always."""
+        return True
+
     def views(self, scene: Scene) -> dict[str, View]:
         """The points x^, alone: their gradient is differentiated again. Where classes differ, x^ has its real image's."""
         between = scene.draw.interpolate("wgan-gp", scene.real.detach(), scene.fake.images.detach())

@@ -2,7 +2,12 @@
 
 import signal
 import threading
+import time
 from types import FrameType
+
+ECHO = 2.0
+"""Seconds for which a second signal counts as the first one's: a terminal's Ctrl-C reaches the ranks of a run, and their
+launcher, which hands it on to them."""
 
 
 class Interrupt:
@@ -12,6 +17,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -25,5 +31,8 @@ class Interrupt:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self.__exit__()
+        if not self.requested:
+            self.requested, self._since = True, time.monotonic()
+        elif time.monotonic() - self._since > ECHO:
+            self.__exit__()
+            signal.raise_signal(number)

@@ -1,6 +1,7 @@
 """Training a run: from a configuration to a folder with checkpoints, metrics and samples."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -16,7 +17,19 @@ from fastgan.config import Config
 from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream, review
 from fastgan.data import open_source as open_images
 from fastgan.draw import Draw
-from fastgan.engine import LocalEngine, cpu_threads, keep_freed_memory, rate_factor, resolve_device, resolve_precision
+from fastgan.engine import (
+    ALONE,
+    LocalEngine,
+    Ranks,
+    cpu_threads,
+    join,
+    keep_freed_memory,
+    rate_factor,
+    resolve_device,
+    resolve_precision,
+)
+from fastgan.engine import deepspeed as sharded
+from fastgan.games import Game
 from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
 from fastgan.presets import DEFAULT, preset
@@ -27,12 +40,16 @@ from fastgan.training.interrupt import Interrupt
 from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run, load_run, other_network
 from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
-from fastgan.training.session import Session
-from fastgan.training.telemetry import Telemetry
+from fastgan.training.session import Engine, Session
+from fastgan.training.telemetry import Silence, Telemetry
 
 RUNS = Path("runs")
 CHANGEABLE = {
     "data.threads",
+    "engine.kind",
+    "engine.zero_stage",
+    "engine.offload",
+    "engine.deepspeed_json",
     "training.steps",
     "training.log_every",
     "training.sample_every",
@@ -87,6 +104,9 @@ def train(
 
     On the CPU this process keeps the memory that it frees from now on (`engine.keep_freed_memory`).
 
+    Started by `deepspeed`, torchrun or mpirun, every process calls this; they share each batch, and the run's folder, which
+    they must all see. The first one writes and prints. A mistake that one finds stops them all.
+
     Returns:
         The run, finished, or as far as it came if Ctrl-C or SIGTERM ended it: `run.round < run.config.training.steps`.
 
@@ -96,25 +116,36 @@ def train(
     """
     if steps is not None:
         config = configuration.override(config, [f"training.steps={steps}"])
-    if run_dir is None:
-        run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
-    folder = Folder(run_dir)
-    config = _settled(config)
-    if resume:
-        _check_resumable(folder, config)
-    if resolve_device(config.training.device).type == "cpu":
-        keep_freed_memory()
-    source = open_source(config, quiet)
-    notes = _review(config, source)
-    session = build_session(config, source)
-    folder.create()
-    with folder.locked():
+    device = resolve_device(config.training.device)
+    ranks = join(device, even_alone=config.engine.kind == "deepspeed")
+    with ranks.agreed():
+        if run_dir is None:
+            run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
+        folder = Folder(run_dir)
+        config = _settled(config)
+        _check_shares(config, ranks)
+        if config.engine.kind == "deepspeed":
+            sharded.check(config.engine, device)
         if resume:
-            _check_resumable(folder, config)  # once more: another process may have finished it before the lock was ours
-        elif folder.holds_run():
-            raise UserError(_occupied(folder))
+            _check_resumable(folder, config)
+        source = open_source(config, quiet or not ranks.first)
+        notes = [*_review(config, source), *_stage_notes(config)]
+    folder, config = ranks.told((folder, config))
+    if device.type == "cpu":
+        keep_freed_memory()
+    session = build_session(config, source, ranks)
+    with ExitStack() as held:
+        with ranks.agreed():
+            folder.create()
+            if ranks.first:
+                held.enter_context(folder.locked())
+            if resume:
+                _check_resumable(folder, config)  # once more: another process may have finished it before the lock was ours
+            elif folder.holds_run():
+                raise UserError(_occupied(folder))
         with cpu_threads(config.training.threads):
             _train(config, folder, source, session, notes, resume, quiet)
+        ranks.told(None)  # nobody reads the run before it is written
     return load_run(folder.path)
 
 
@@ -127,50 +158,56 @@ def _train(
     resume: bool,
     quiet: bool,
 ) -> None:
-    training = config.training
-    guard = CollapseGuard(_real_spread(config, source))
+    training, ranks = config.training, session.ranks
+    with ranks.agreed():
+        guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0)
     if resume:
         notes = [*notes, *_load(config, session, guard, folder)]
-    telemetry.truncate(folder.metrics, session.round)
-    checkpoint.clear_partial(folder.checkpoints)
-    folder.write_config(config)
+    with ranks.agreed():
+        if ranks.first:
+            telemetry.truncate(folder.metrics, session.round)
+            checkpoint.clear_partial(folder.checkpoints)
+            folder.write_config(config)
 
-    with Interrupt() as interrupt, Telemetry(folder, session.round, training.steps, quiet) as log:
+    show = Telemetry(folder, session.round, training.steps, quiet) if ranks.first else Silence()
+    with Interrupt() as interrupt, show as log:
         log.say(_opening(config, session, folder))
         for note in notes:
             log.warn(note)
         log.begin_clock(session.images)
         done = stopped = False
         while not (done or stopped):
-            session.play_round()
+            with ranks.alone():
+                session.play_round()
             log.advance(session.round)
-            done, stopped = session.round >= training.steps, interrupt.requested
+            done, stopped = session.round >= training.steps, ranks.any(interrupt.requested)
             if done or session.round % training.log_every == 0:
                 _check_finite(session, folder)
                 metrics = session.read_tally()
                 log.record(session.round, session.images, metrics)
                 log.warn(guard.look_at_metrics(metrics))
             if done or (training.sample_every and session.round % training.sample_every == 0):
-                samples = _fixed_samples(config, session)
-                log.warn(guard.look_at_samples(samples))
-                shown = picture(samples, config.data.source, _columns(config))
-                log.show("samples", shown, session.round)
-                write_image(shown, folder.samples / f"{session.round:08d}.png")
+                with ranks.agreed():
+                    if ranks.first:
+                        samples = _fixed_samples(config, session)
+                        log.warn(guard.look_at_samples(samples))
+                        shown = picture(samples, config.data.source, _columns(config))
+                        log.show("samples", shown, session.round)
+                        write_image(shown, folder.samples / f"{session.round:08d}.png")
             if done or stopped or session.round % training.checkpoint_every == 0:
                 _check_finite(session, folder)
                 log.sync()
-                checkpoint.save(folder.checkpoints, _state(config, session, guard), training.keep_checkpoints)
+                _save(config, session, guard, folder)
         if stopped and not done:
             command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
             log.say(f"stopped after round {session.round}; to go on: {command}")
     session.stream.close()
 
 
-def build_session(config: Config, source: Source | Distribution) -> Session:
-    """The game of `config` with its engines and stream, at round 0."""
+def build_session(config: Config, source: Source | Distribution, ranks: Ranks = ALONE) -> Session:
+    """The game of `config` with its engines and this rank's stream, at round 0."""
     training = config.training
     device = resolve_device(training.device)
-    precision = resolve_precision(training.precision, device)
     settings = {"generator": config.generator, "discriminator": config.discriminator}
     try:
         game = games.build(config).to(device).train()
@@ -178,15 +215,64 @@ def build_session(config: Config, source: Source | Distribution) -> Session:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
     return Session(
         game,
-        lambda game, player: LocalEngine(game.networks_of(player), settings[player], precision, game.main_share(player)),
-        lambda stage: open_stream(config, source, device),
+        engine_maker(config, ranks),
+        lambda stage: open_stream(config, source, device, ranks=ranks),
         rate=lambda player, number: rate_factor(settings[player], number, training.steps),
         seed=config.seed,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         half_life=training.ema_half_life,
         rampup=training.ema_rampup,
+        ranks=ranks,
     )
+
+
+def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], Engine]:
+    """(game, player) -> the engine that `config` asks for, for a session over `ranks`."""
+    settings = {"generator": config.generator, "discriminator": config.discriminator}
+    precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
+
+    def make(game: Game, player: str) -> Engine:
+        if game.stages and config.engine.kind == "deepspeed":
+            raise UserError(
+                "DeepSpeed's engines can't be made anew in the middle of a run: games that grow need engine.kind=local"
+            )
+        player_has = game.networks_of(player), settings[player], precision, game.main_share(player)
+        if config.engine.kind == "local":
+            return LocalEngine(*player_has, ranks)
+        return sharded.DeepSpeedEngine(
+            *player_has,
+            ranks,
+            engine=config.engine,
+            stage=_stage(config, player),
+            batch_size=config.training.batch_size,
+            accumulate=config.training.accumulate,
+        )
+
+    return make
+
+
+def _stage(config: Config, player: str) -> int:
+    """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again."""
+    twice = any(term.second_order for term in config.terms.values() if term.player == player)
+    return min(config.engine.zero_stage, 2) if twice else config.engine.zero_stage
+
+
+def _stage_notes(config: Config) -> list[str]:
+    lowered = [player for player in ("discriminator", "generator") if _stage(config, player) != config.engine.zero_stage]
+    return [f"the {player} has a second-order term, which ZeRO-3 can't step: it is trained at stage 2" for player in lowered]
+
+
+def _check_shares(config: Config, ranks: Ranks) -> None:
+    """Refuse a batch that the ranks can't share."""
+    training = config.training
+    if training.batch_size % (training.accumulate * ranks.count):
+        raise UserError(
+            f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks.count} equal "
+            "micro-batches (training.accumulate x ranks)"
+        )
+    if ranks.count > 1 and config.coupled:
+        raise UserError(f"{config.coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
 
 
 def open_source(config: Config, quiet: bool = True) -> Source | Distribution:
@@ -210,11 +296,16 @@ def open_source(config: Config, quiet: bool = True) -> Source | Distribution:
 
 
 def open_stream(
-    config: Config, source: Source | Distribution, device: torch.device, batch_size: int | None = None
+    config: Config,
+    source: Source | Distribution,
+    device: torch.device,
+    batch_size: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Stream | PointStream:
-    """The stream of batches that `config` trains on; micro-batches, unless a batch size is given."""
-    batch_size = batch_size or config.training.batch_size // config.training.accumulate
+    """The stream of batches that `config` trains on; this rank's share of micro-batches, unless a batch size is given."""
+    batch_size = batch_size or config.training.batch_size // (config.training.accumulate * ranks.count)
     options = {"batch_size": batch_size, "seed": config.seed, "device": device.type}
+    options |= {"shard": ranks.rank, "shards": ranks.count}
     if isinstance(source, Distribution):
         return PointStream(source, **options)
     names = ("resolution", "channels", "crop", "min_area", "filter", "flip", "noise", "threads")
@@ -223,11 +314,13 @@ def open_stream(
 
 def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
     """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
-    newest = folder.newest_checkpoint()
+    with session.ranks.agreed():
+        newest = folder.newest_checkpoint()
+        if newest is not None:
+            state = checkpoint.load(newest)
+            _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
     if newest is None:
         return ["the run had no checkpoint yet: it begins again"]
-    state = checkpoint.load(newest)
-    _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
     try:
         session.load_state_dict(state)
         guard.load_state_dict(state["guard"])
@@ -235,7 +328,7 @@ def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder
         raise
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(other_network(newest, error)) from None
-    here = _environment()
+    here = _environment(session.ranks)
     return [
         f"the run had {name} {there}, now {here[name]}: from here on it may differ in the last bits"
         for name, there in state["environment"].items()
@@ -243,25 +336,38 @@ def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder
     ]
 
 
+def _save(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> None:
+    """Write a checkpoint: all ranks gather it, the first one writes."""
+    state = _state(config, session, guard)
+    with session.ranks.agreed():
+        if session.ranks.first:
+            checkpoint.save(folder.checkpoints, state, config.training.keep_checkpoints)
+
+
 def _state(config: Config, session: Session, guard: CollapseGuard) -> dict[str, Any]:
     return {
         **session.state_dict(),
         "guard": guard.state_dict(),
         "config": configuration.to_dict(config),
-        "environment": _environment(),
+        "environment": _environment(session.ranks),
     }
 
 
-def _environment() -> dict[str, str]:
+def _environment(ranks: Ranks) -> dict[str, str]:
     """What bit-exact continuation depends on beside the checkpoint."""
-    return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads())}
+    return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads()), "ranks": str(ranks.count)}
 
 
 def _settled(config: Config) -> Config:
     """What depends on where a run begins is settled there: going on elsewhere, it keeps its number format and data."""
     precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
-    path = config.data.path and str(Path(config.data.path).expanduser().resolve())
-    return replace(config, training=replace(config.training, precision=precision), data=replace(config.data, path=path))
+    path, json = config.data.path, config.engine.deepspeed_json
+    return replace(
+        config,
+        training=replace(config.training, precision=precision),
+        data=replace(config.data, path=path and str(Path(path).expanduser().resolve())),
+        engine=replace(config.engine, deepspeed_json=json and str(Path(json).expanduser().resolve())),
+    )
 
 
 def _check_resumable(folder: Folder, config: Config) -> None:
@@ -346,9 +452,11 @@ def _real_spread(config: Config, source: Source | Distribution) -> float:
 
 def _opening(config: Config, session: Session, folder: Folder) -> str:
     sizes = ", ".join(
-        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters"
+        # DeepSpeed's weights of stage 3 are empty between uses, and know their size by another name.
+        f"{name} {sum(getattr(p, 'ds_numel', p.numel()) for p in network.parameters()) / 1e6:.2f} M parameters"
         for name, network in session.game.named_children()
     )
     device = next(session.game.parameters()).device
     begun = f"goes on from round {session.round}" if session.round else "begins"
-    return f"{config.name} {begun} in {folder.path}: {sizes}, {config.training.precision} on {device}"
+    shared = f", shared by {session.ranks.count} ranks" if session.ranks.count > 1 else ""
+    return f"{config.name} {begun} in {folder.path}: {sizes}, {config.training.precision} on {device}{shared}"

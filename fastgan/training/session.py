@@ -1,12 +1,14 @@
 """A game being played: everything in a run that changes, and the round that changes it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastgan.draw import Draw
+from fastgan.engine import ALONE, Ranks
 from fastgan.games import Game
 from fastgan.games.game import Batch, Phase, Statistics
 from fastgan.training.average import MovingAverage
@@ -19,6 +21,7 @@ class Engine(Protocol):
     def set_rate(self, factor: float) -> None: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self) -> None: ...
+    def whole(self, changed: bool = False) -> AbstractContextManager: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -37,13 +40,14 @@ class Session:
     Args:
         game: on the device that it is trained on.
         make_engine: (game, player) -> the player's engine.
-        make_stream: stage -> the stream of that stage.
+        make_stream: stage -> this rank's share of the stream of that stage.
         rate: (player, round) -> factor of the player's learning rate.
         seed: of all random numbers in the round.
         batch_size: samples of one turn, over all ranks and micro-batches.
         accumulate: micro-batches of one turn.
         half_life, rampup: of the moving average, in images (see `MovingAverage`).
-        rank, ranks: this process's share of each micro-batch.
+        ranks: the processes that share each micro-batch; the state is the same on all of them, where no network computes
+            statistics over its share.
     """
 
     def __init__(
@@ -58,12 +62,11 @@ class Session:
         accumulate: int = 1,
         half_life: float = 0.0,
         rampup: float | None = None,
-        rank: int = 0,
-        ranks: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.game, self.make_engine, self.make_stream, self.rate = game, make_engine, make_stream, rate
         self.seed, self.batch_size, self.accumulate = seed, batch_size, accumulate
-        self.half_life, self.rampup, self.rank, self.ranks = half_life, rampup, rank, ranks
+        self.half_life, self.rampup, self.ranks = half_life, rampup, ranks
         self.round = 0
         """Rounds played."""
         self.images = 0
@@ -95,10 +98,12 @@ class Session:
                         seen.append(observed)
                 engine.step()
             statistics[phase.name] = _mean(seen)
+        self.ranks.mean_([value for observed in statistics.values() for value in observed.values()])
         self._count(statistics)
         self.game.after(statistics)
         self.round += 1
-        self.average.update(self.game, self.images - before, self.images)
+        with self._whole(*self.game.averaged):
+            self.average.update(self.game, self.images - before, self.images)
 
     def read_tally(self) -> dict[str, float]:
         """Mean of every statistic since the last reading, which waits for the device once."""
@@ -109,18 +114,23 @@ class Session:
         return means
 
     def is_finite(self) -> bool:
-        """Whether every statistic since the last reading, and every tensor of the game, is free of NaN and infinity."""
-        tensors = [*self.game.parameters(), *self.game.buffers(), *(total for total, _ in self.tally.values())]
-        checks = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
-        return bool(torch.stack(checks).all())
+        """Whether every statistic since the last reading, and every tensor of the game, is free of NaN and infinity, on every
+        rank."""
+        with self._whole():
+            tensors = [*self.game.parameters(), *self.game.buffers(), *(total for total, _ in self.tally.values())]
+            checks = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
+        return not self.ranks.any(not torch.stack(checks).all())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-exact continuation needs. Random numbers are functions of the round: they have no state."""
+        """All that a bit-exact continuation needs. Random numbers are functions of the round: they have no state. Whatever the
+        engines and however many ranks, it has one form."""
+        with self._whole():  # divided again behind it, so copied inside
+            game = {name: tensor.clone() for name, tensor in self.game.state_dict().items()}
         return {
             "round": self.round,
             "images": self.images,
             "stage": self.stage,
-            "game": self.game.state_dict(),
+            "game": game,
             "engines": {player: engine.state_dict() for player, engine in self.engines.items()},
             "average": self.average.state_dict(),
             "stream": self.stream.state_dict(),
@@ -138,7 +148,8 @@ class Session:
             self._enter_next_stage()
         if state["stream"]:
             self.stream.load_state_dict(state["stream"])
-        self.game.load_state_dict(state["game"])
+        with self._whole(changed=True):
+            self.game.load_state_dict(state["game"])
         for player, engine in self.engines.items():
             engine.load_state_dict(state["engines"].get(player) or engine.state_dict())
         self.average.load_state_dict(state["average"])
@@ -158,17 +169,26 @@ class Session:
         self.stream.load_state_dict(position)
 
     def _begin_stage(self) -> None:
+        self.average = MovingAverage(self.game, self.half_life, self.rampup)  # a copy of weights that are still whole
         self.engines = {player: self.make_engine(self.game, player) for player in self.game.players}
-        self.average = MovingAverage(self.game, self.half_life, self.rampup)
         self.stream = self.make_stream(self.stage)
+
+    @contextmanager
+    def _whole(self, *networks: str, changed: bool = False) -> Iterator[None]:
+        """Inside, the weights of these networks are there in full on every rank; of all networks where none are named."""
+        with ExitStack() as stack:
+            for player, engine in self.engines.items():
+                if not networks or not set(networks).isdisjoint(self.game.players[player]):
+                    stack.enter_context(engine.whole(changed))
+            yield
 
     def _next_batches(self) -> list[Batch]:
         self.images += self.batch_size
         return [next(self.stream) for _ in range(self.accumulate)]
 
     def _draw(self, phase: Phase, turn: int, part: int) -> Draw:
-        size = self.batch_size // (self.accumulate * self.ranks)
-        first = (part * self.ranks + self.rank) * size
+        size = self.batch_size // (self.accumulate * self.ranks.count)
+        first = (part * self.ranks.count + self.ranks.rank) * size
         rows = torch.arange(first, first + size, device=next(self.game.parameters()).device)
         return Draw(self.seed, phase.name, self.round, rows, turn, part)
 

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -42,6 +43,16 @@ def _records(metrics: Path) -> list[tuple[str, dict]]:
         if line.endswith("\n") and isinstance(record, dict) and isinstance(record.get("round"), int):
             found.append((line, record))
     return found
+
+
+class Silence(nullcontext):
+    """What ranks that do not speak have in the place of `Telemetry`: it takes every call and does nothing."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **options: None
 
 
 class Telemetry:

@@ -5,7 +5,7 @@ from torch import nn
 
 from fastgan.draw import Draw
 from fastgan.judgement import judge
-from fastgan.terms import R1, Imagined, Scene, WganGP
+from fastgan.terms import R1, Imagined, Scene, Term, WganGP
 
 
 class Quadratic(nn.Module):
@@ -179,3 +179,9 @@ def test_wgan_gp_looks_between_the_images_alone():
     torch.testing.assert_close(WganGP().views(half)["wgan_gp"].images, view.images[3:])
     points = WganGP().views(pair_scene(real.flatten(1)[:, :2], fake.flatten(1)[:, :2]))["wgan_gp"].images
     torch.testing.assert_close(points, view.images.flatten(1)[:, :2])
+
+
+def test_gradient_penalties_say_that_they_are_of_second_order():
+    assert R1().second_order
+    assert WganGP().second_order
+    assert not Term().second_order

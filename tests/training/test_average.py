@@ -38,6 +38,7 @@ def test_no_half_life_is_a_plain_copy_that_takes_no_gradient():
 
 
 def test_spectral_vectors_are_those_of_the_averaged_weight():
+    torch.manual_seed(0)
     game = Began()
     game.generator.append(SNLinear(2, 2))
     average = MovingAverage(game, half_life=20.0, rampup=None)
