@@ -116,6 +116,8 @@ class Network:
     """BigGAN-deep: blocks of a stage."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
+    batch_norm_ranks: Count = 0
+    """Ranks that share batch statistics, neighbours by number; 0 is all of them, 1 none with another."""
     gradient_norm: Literal["none", "gn", "gran"] = "none"
     """What divides D's score by its slope towards the image: nothing, GN-GAN's form, or GraN-GAN's."""
 

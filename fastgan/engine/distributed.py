@@ -98,6 +98,14 @@ class Ranks:
                 raise
             raise LoneError(f"rank {self.rank}: {error}") from None
 
+    def neighbours(self, size: int) -> "distributed.ProcessGroup | None":
+        """The group of this rank and its neighbours, `size` in all, which divides the count; None for all ranks. For tensors on
+        the run's device."""
+        if size == self.count:
+            return None
+        groups = [distributed.new_group(range(first, first + size)) for first in range(0, self.count, size)]
+        return groups[self.rank // size]
+
     @torch.no_grad()
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks, in one all-reduce; they share a device and a type."""

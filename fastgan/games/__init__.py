@@ -5,6 +5,7 @@ from fastgan.games.adversarial import AdversarialGame
 from fastgan.games.game import Game, Phase
 from fastgan.latent import Prior, Refinement
 from fastgan.networks import build as build_networks
+from fastgan.networks.attention import allow_second_order
 from fastgan.objectives import OBJECTIVES
 
 __all__ = ["AdversarialGame", "Game", "Phase", "build"]
@@ -13,6 +14,8 @@ __all__ = ["AdversarialGame", "Game", "Phase", "build"]
 def build(config: Config) -> AdversarialGame:
     """The game of `config`, its networks initialised from the seed."""
     generator, discriminator = build_networks(config)
+    if config.network.gradient_norm != "none" or any(term.second_order for term in config.terms.values()):
+        allow_second_order(discriminator)
     return AdversarialGame(
         generator,
         discriminator,

@@ -53,11 +53,11 @@ class Discriminator(nn.Module):
         self.main = nn.Sequential(
             *_down(channels, width),
             *_down(width, 2 * width),
-            nn.BatchNorm2d(2 * width),
+            BatchNormAct(2 * width, act="none"),
             *_down(2 * width, 4 * width),
-            nn.BatchNorm2d(4 * width),
+            BatchNormAct(4 * width, act="none"),
             *_down(4 * width, 8 * width),
-            nn.BatchNorm2d(8 * width),
+            BatchNormAct(8 * width, act="none"),
         )
         self.linear = nn.Linear(8 * width * (side // 16) ** 2, 1)
 

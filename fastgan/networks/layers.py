@@ -73,6 +73,8 @@ class BatchNormAct(nn.BatchNorm2d):
         self, channels: int, act: str = "relu", slope: float = 0.2, upsample: bool = False, affine: bool = True
     ) -> None:
         super().__init__(channels, affine=affine)
+        self.over_ranks = None
+        """What takes `batch_norm_act`'s place where ranks share a batch (`networks.across_ranks`)."""
         self.after = {"act": act, "slope": slope, "upsample": upsample}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +87,8 @@ class BatchNormAct(nn.BatchNorm2d):
             return norm_act(x, gain, bias, mean=mean, var=var, **after)
         momentum = 0.0 if _SecondTime.entered else self.momentum  # not without averages: torch would save other tensors
         self.num_batches_tracked.add_(0 if _SecondTime.entered else 1)
-        return batch_norm_act(x, gain, bias, running_mean=mean, running_var=var, momentum=momentum, **after)
+        norm = self.over_ranks or batch_norm_act
+        return norm(x, gain, bias, running_mean=mean, running_var=var, momentum=momentum, **after)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {', '.join(f'{name}={value}' for name, value in self.after.items())}"

@@ -30,8 +30,10 @@ from fastgan.engine import (
 )
 from fastgan.engine import deepspeed as sharded
 from fastgan.games import Game
+from fastgan.judgement import holds_batch_statistics
 from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
+from fastgan.networks.across_ranks import share_statistics
 from fastgan.presets import DEFAULT, preset
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder, latest_folder, next_folder
@@ -213,6 +215,8 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         game = games.build(config).to(device).train()
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
+    if ranks.count > 1 and config.network.batch_norm_ranks != 1:
+        _share_batch_norm(config, game, ranks)
     return Session(
         game,
         engine_maker(config, ranks),
@@ -225,6 +229,22 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         rampup=training.ema_rampup,
         ranks=ranks,
     )
+
+
+def _share_batch_norm(config: Config, game: Game, ranks: Ranks) -> None:
+    size = config.network.batch_norm_ranks or ranks.count
+    if ranks.count % size:
+        raise UserError(f"network.batch_norm_ranks is {size}, which does not divide {ranks.count} ranks")
+    group = ranks.neighbours(size)
+    for player in game.players:
+        for network in game.networks_of(player):
+            twice = any(term.second_order for term in config.terms.values() if term.player == player)
+            if twice and holds_batch_statistics(network):
+                raise UserError(
+                    f"a term of the {player} differentiates twice, which batch statistics over {size} ranks can't follow: "
+                    "network.batch_norm_ranks=1 keeps each rank's its own"
+                )
+            share_statistics(network, group)
 
 
 def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], Engine]:

@@ -7,6 +7,7 @@ import pytest
 
 from fastgan.config import Adam, override
 from fastgan.data import DISTRIBUTIONS
+from fastgan.networks.biggan import GENERATOR, STYLES
 from fastgan.presets import PRESETS, preset
 from fastgan.training.loop import build_session, open_source
 
@@ -36,6 +37,8 @@ def test_every_preset_takes_two_rounds(name, images):
         "training.steps=2",
         "training.precision=fp32",
     ]
+    if preset(name).network.family in STYLES:  # z is cut into chunks; large maps take their time
+        settings += [f"latent.dim={2 * len(GENERATOR[data.resolution])}", "network.classes=10", "training.batch_size=2"]
     if data.source not in DISTRIBUTIONS:
         settings += ["data.source=arrays", f"data.path={images(data.resolution, data.channels)}"]
     config = override(preset(name), settings)
@@ -91,4 +94,4 @@ def test_the_published_settings(data, method):
 
 def test_no_published_preset_is_left_out():
     names = {f"{data}-{method}{qua}" for data, method in PUBLISHED for qua in ("", "-qua")}
-    assert {name for name in PRESETS if name.split("-")[0] in EPS} == names
+    assert {name for name in PRESETS if name.split("-")[0] in EPS and "biggan" not in name} == names
