@@ -43,12 +43,13 @@ BIGGAN = (
     "generator.eps=1e-4", "discriminator.eps=1e-4",  # with Adam's usual eps rounding alone would move biases by whole steps
     "latent.direction=l2", "latent.step_size=0.5",  # the sign of a derivative that nearly vanishes is rounding's too
 )  # fmt: skip
+WEAK = ("terms.r1.gamma=0.1",)  # R1 of a network of ReLUs jumps where rounding turns one of them
 CASES = {
     "local": R1,
     "local, accumulating": (*R1, "training.accumulate=2"),
     "local, clipped": CLIPPED,
     "local, resumed": R1,
-    "local, biggan": (*BIGGAN, *R1),
+    "local, biggan": (*BIGGAN, *R1, *WEAK),
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
     "zero 1": (*R1, "engine.zero_stage=1"),
@@ -60,11 +61,11 @@ CASES = {
     "zero 3, clipped": (*CLIPPED, "engine.zero_stage=3"),
     "zero 3, with R1": (*R1, "engine.zero_stage=3"),
     "zero 3, with R1, resumed": (*R1, "engine.zero_stage=3"),
-    "zero 0, biggan": (*BIGGAN, *R1, "engine.zero_stage=0"),
+    "zero 0, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=0"),
     "zero 1, biggan": (*BIGGAN, "engine.zero_stage=1"),
-    "zero 2, biggan": (*BIGGAN, *R1, "engine.zero_stage=2"),
+    "zero 2, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=2"),
     "zero 3, biggan": (*BIGGAN, "engine.zero_stage=3"),
-    "zero 3, biggan with R1": (*BIGGAN, *R1, "engine.zero_stage=3"),
+    "zero 3, biggan with R1": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=3"),
     "zero 3, offloaded": ("engine.zero_stage=3", "engine.offload=cpu"),
 }
 """Name -> what is set; the engine is DeepSpeed's where the name begins with zero."""
@@ -218,7 +219,9 @@ def assert_close(found: dict, expected: dict) -> None:
         if isinstance(value, Tensor) and value.is_floating_point():
             tolerance = 1e-4 if path.startswith(("/engines", "/tally")) else 1e-5
             if biggan and path.endswith(("bias", "gamma")):
-                tolerance = 1e-2  # they began at 0, so all that they are is some steps of gradients that nearly cancel out
+                # They began at 0, so all that they are is some steps of gradients that nearly, or wholly, cancel out.
+                assert (found[path] - value).norm() <= 1e-2 * value.norm() + 1e-6, path
+                continue
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         else:
             assert found[path] == value, path
