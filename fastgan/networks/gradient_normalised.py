@@ -8,7 +8,7 @@ gradient normalization for generative adversarial networks" (WACV 2022); e is ou
 all values of an image.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,22 @@ class GradientNormalised(nn.Module):
 
     def forward(self, x: Tensor, *labels: Tensor) -> Tensor | Judgement:
         differentiated = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone() if x.is_inference() else x
             x = x if x.requires_grad else x.detach().requires_grad_()
             output = self.network(x, *labels)
             score = Judgement.of(output).score
             if score.dim() != 1:
                 raise ValueError(f"gradient normalisation needs one score an image, not a map of {tuple(score.shape[1:])}")
             (slope,) = torch.autograd.grad(score.sum(), x, create_graph=differentiated)
-        score = gradient_normalised_score(score if differentiated else score.detach(), slope, self.form)
+        if not differentiated:  # then nothing that is handed out has a graph
+            score, output = score.detach(), _without_graph(output)
+        score = gradient_normalised_score(score, slope, self.form)
         return replace(output, score=score) if isinstance(output, Judgement) else score
+
+
+def _without_graph(output: Tensor | Judgement) -> Tensor | Judgement:
+    if isinstance(output, Tensor):
+        return output.detach()
+    parts = {field.name: getattr(output, field.name) for field in fields(output)}
+    return Judgement(**{name: None if part is None else part.detach() for name, part in parts.items()})

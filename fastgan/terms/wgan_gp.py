@@ -8,8 +8,10 @@ algorithm 1.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -27,6 +29,16 @@ class WganGP(Term):
     weight: NonNegativeFloat = 10.0
     target: NonNegativeFloat = 1.0
     """The slope asked for; 0 gives the zero-centred penalty on the same points."""
+    kind: Literal["two-sided", "one-sided", "max", "power"] = "two-sided"
+    """What is asked of the norms n of the gradients: (n - target)^2; the same where n is above the target (WGAN-LP); the
+    square of the batch's largest (max-GP); n^power (WGAN-div, whose weight is 2)."""
+    power: float = Field(default=6.0, ge=1)
+    """Of the kind "power"."""
+
+    @property
+    def couples(self) -> bool:
+        """The largest norm is the whole batch's."""
+        return self.kind == "max"
 
     @property
     def second_order(self) -> bool:
@@ -39,7 +51,7 @@ class WganGP(Term):
         return {"wgan_gp": View(between.requires_grad_(), scene.real_labels, alone=True)}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
-        """weight times the batch mean of the squared distance of the gradient norm from the target."""
+        """weight times the penalty."""
         view = judged["wgan_gp"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
-        return self.weight * gradient_penalty(gradient, target=self.target)
+        return self.weight * gradient_penalty(gradient, self.kind, target=self.target, power=self.power)

@@ -1,10 +1,7 @@
 """Augmentation against single pixels in plain Python, and what T is: an affine map with its adjoint, drawn per sample."""
 
 import math
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -323,12 +320,3 @@ def test_wrong_arguments_are_named(change, message):
 def test_wrong_policies_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Policy(**settings)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.skipif(DEVICE == "cuda", reason="this is the run that it starts")
-def test_the_compiled_kernels_pass_all_of_this_file():
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", __file__]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout

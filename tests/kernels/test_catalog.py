@@ -4,9 +4,6 @@ Kernels run through Triton's interpreter on CPU tensors; with TRITON_INTERPRET=0
 """
 
 import ast
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -228,12 +225,3 @@ def test_offsets_have_64_bits_and_reductions_no_atomics():
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tl.program_id", "tl.num_programs"):
                 assert id(node) in wide, f"{path.name}, line {node.lineno}"
             assert not (isinstance(node, ast.Attribute) and node.attr.startswith("atomic")), f"{path.name}, line {node.lineno}"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.skipif(DEVICE == "cuda", reason="this is the run that it starts")
-def test_the_compiled_kernels_pass_all_of_this_file():
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", __file__]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout

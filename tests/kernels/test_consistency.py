@@ -56,3 +56,10 @@ def test_operators():
 def test_wrong_arguments_are_named(a, b, options, message):
     with pytest.raises(ValueError, match=message):
         consistency(a, b, **options)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_sum_of_millions_of_squares_is_accurate(layout):
+    a, b = (torch.randn(32, 3, 129, 127, generator=torch.Generator().manual_seed(seed)) for seed in range(2))
+    found = consistency(a.contiguous(memory_format=layout), b.contiguous(memory_format=layout))
+    assert found.item() == pytest.approx((a.double() - b.double()).square().mean().item(), rel=1e-6)

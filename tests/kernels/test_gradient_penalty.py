@@ -4,9 +4,6 @@ Kernels run through Triton's interpreter on CPU tensors; with TRITON_INTERPRET=0
 """
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -393,12 +390,3 @@ def test_wrong_arguments_of_the_score_are_named(change, message):
 def test_norms_of_what_is_no_gradient_are_refused():
     with pytest.raises(ValueError, match="a gradient is a floating-point"):
         gradient_norms(torch.zeros(2, 3, dtype=torch.int32))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.skipif(DEVICE == "cuda", reason="this is the run that it starts")
-def test_the_compiled_kernels_pass_all_of_this_file():
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", __file__]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout

@@ -5,9 +5,6 @@ The kernel runs through Triton's interpreter on CPU tensors; with TRITON_INTERPR
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 import zlib
 
 import pytest
@@ -367,12 +364,3 @@ def test_a_cuda_graph_replays_the_step():
         graph.replay()
     for name in WRITTEN:
         torch.testing.assert_close(given[name], twice[name], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.skipif(DEVICE == "cuda", reason="this is the run that it starts")
-def test_the_compiled_kernel_passes_all_of_this_file():
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", __file__]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout

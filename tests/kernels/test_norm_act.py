@@ -244,3 +244,26 @@ def test_wrong_arguments_are_refused(change, message):
 def test_a_lone_running_average_is_refused():
     with pytest.raises(ValueError, match="running_mean and running_var go together"):
         batch_norm_act(torch.zeros(2, 3, 4, 4), running_mean=torch.zeros(3))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_statistics_with_gaps_in_memory(layout):
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64).contiguous(memory_format=layout)
+    found = []
+    for gap in (False, True):
+        mean, var = torch.tensor([0.1, -0.2, 0.3]).double(), torch.tensor([0.5, 1.0, 1.5]).double()
+        if gap:
+            mean, var = (torch.stack([s, s * 7], 1)[:, 0] for s in (mean, var))
+        leaf = x.clone().requires_grad_()
+        gain = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        y = norm_act(leaf, gain, mean=mean, var=var, act="leaky")
+        found.append(torch.autograd.grad(y.square().sum(), [leaf, gain]))
+    for plain, gapped in zip(*found, strict=True):
+        torch.testing.assert_close(plain, gapped, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("act", ["none", "relu"])
+def test_second_order_with_a_bias_alone(act):
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, b: norm_act(x, None, b, act=act), (x, b))

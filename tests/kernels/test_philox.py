@@ -4,9 +4,6 @@ The kernels run through Triton's interpreter on CPU tensors; with TRITON_INTERPR
 """
 
 import math
-import os
-import subprocess
-import sys
 import zlib
 
 import pytest
@@ -198,15 +195,6 @@ def test_statistics(draw):
     # Neighbours, cosine against sine of one pair, and rows are uncorrelated.
     for a, b in ((normal[:, 1:], normal[:, :-1]), (normal[:, :256], normal[:, 256:]), (normal[1:], normal[:-1])):
         assert abs((a * b).mean()) < 5 / a.numel() ** 0.5
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.skipif(DEVICE == "cuda", reason="this is the run that it starts")
-def test_the_compiled_kernels_pass_all_of_this_file():
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", __file__]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.gpu

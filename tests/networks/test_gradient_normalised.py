@@ -84,3 +84,23 @@ def test_rounds_move_both_players(name, form):
     session.stream.close()
     assert session.is_finite()
     assert not any(torch.equal(tensor, before[key]) for key, tensor in session.game.named_parameters())
+
+
+def test_inference_mode_and_no_grad_give_scores_without_a_graph():
+    class Talkative(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            features = self.layer(x).tanh()
+            return Judgement(score=features.sum(1), features=features)
+
+    network, x = GradientNormalised(Talkative(), "gn"), torch.randn(2, 4)
+    expected = network(x)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = network(x.clone())
+        assert not found.score.requires_grad
+        assert not found.features.requires_grad
+        torch.testing.assert_close(found.score, expected.score.detach())
