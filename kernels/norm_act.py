@@ -19,8 +19,8 @@ eager code does. Autocast changes nothing: y has x's type, as torch's batch norm
 Variances suffer no cancellation, also where |mean| is far above the deviation: of what is left less the first number of the
 channel, every lane of a program keeps a mean and a sum of squared deviations from it (Welford 1962), and lanes and programs are
 joined by the exact update of Chan, Golub and LeVeque (1979), programs in float64. Ranks are joined by sums of squares
-in float64, which one all-reduce adds up: there the variance loses what the squared mean outweighs it by (3e-6 of it at a mean of
-1e5 deviations).
+in float64, which one all-reduce adds up: there the variance loses what the squared mean outweighs it by (3e-6 of it at
+a mean of 1e5 deviations).
 
 Only x is kept for the backward: the activation's side is computed again. On the CPU the functions are plain torch and not
 operators: see below.

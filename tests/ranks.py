@@ -224,6 +224,8 @@ def assert_close(found: dict, expected: dict) -> None:
                 wholly = "discriminator.linear" in path
                 assert (found[path] - value).norm() <= 1e-2 * value.norm() + (1e-3 if wholly else 1e-6), path
                 continue
+            if biggan and path.startswith("/tally"):
+                tolerance = 1e-3  # that bias moves every score
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         else:
             assert found[path] == value, path

@@ -4,7 +4,7 @@ from torch import nn
 
 from fastgan.judgement import holds_batch_statistics
 from fastgan.networks.dcgan import Discriminator, Generator
-from fastgan.networks.layers import Conv2d
+from fastgan.networks.layers import BatchNormAct, Conv2d
 
 
 @pytest.mark.parametrize("side", [16, 32, 48, 64])
@@ -25,7 +25,7 @@ def test_the_published_size(side, start):
 def test_the_order_of_the_discriminators_layers():
     """LeakyReLU comes before batch norm, and the first block has none."""
     _, discriminator = pair_of("dcgan-cnn")
-    block = [Conv2d, nn.LeakyReLU, nn.BatchNorm2d]
+    block = [Conv2d, nn.LeakyReLU, BatchNormAct]
     assert [type(m) for m in discriminator.main] == [*block[:2], *block, *block, *block]
     assert {m.negative_slope for m in discriminator.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
     assert holds_batch_statistics(discriminator)
