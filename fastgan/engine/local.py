@@ -58,7 +58,13 @@ class LocalEngine:
 
     def step(self) -> None:
         """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
-        one power iteration of the spectral norms."""
+        one power iteration of the spectral norms.
+
+        A weight that the losses did not reach is stepped with a zero gradient (in a lazy R1 phase D's last bias): its momentum
+        goes on, as betas that `main_share` corrects expect, as in StyleGAN2's trainer, and as DeepSpeed does."""
+        for parameter in self.parameters:
+            if parameter.grad is None and parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
         self.ranks.mean_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)

@@ -152,3 +152,15 @@ def test_what_a_machine_cannot_do_is_refused():
         assert resolve_device("auto") == cpu
         with pytest.raises(UserError, match="no CUDA device"):
             resolve_device("cuda")
+
+
+def test_a_weight_that_no_loss_reached_is_stepped_with_a_zero_gradient():
+    layer = nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(0.5), layer.bias.fill_(0.5)
+    engine = LocalEngine([layer], Adam(rate=0.1, betas=(0.5, 0.9), eps=1e-8), "fp32")
+    engine.backward(layer.weight.sum() + layer.bias.sum())
+    engine.step()
+    engine.backward(layer.weight.sum())
+    engine.step()
+    assert layer.bias.item() == pytest.approx(adam_by_hand(0.5, [1.0, 0.0], [0.1, 0.1], (0.5, 0.9), 1e-8, 0.0), rel=1e-5)
