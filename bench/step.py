@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = ("eager", "fp32", "bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
+PRODUCT_FLOP = 2 * _PRODUCT**3
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
 _PROFILED = 5, 60  # fewest and most rounds of a profile: the first ones are slow, and each leaves thousands of events to sort
 
@@ -112,7 +113,7 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
     seconds = {kind: seen[kind, "round"] for kind in KINDS}
     median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
-    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen["eager", product]) for kind, product in products.items()}
+    rates = {kind: PRODUCT_FLOP / statistics.median(seen["eager", product]) for kind, product in products.items()}
     flop = needed_flop(config)
     return {
         "preset": config.name,
@@ -121,7 +122,7 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         "threads": torch.get_num_threads(),
         "turns": turns,
         "seconds": median,
-        "speedup": {kind: _median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
+        "speedup": {kind: median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
         "peak_mib": peaks,
         "needed_gflop": flop / 1e9,
         "product_gflop_per_second": {kind: rate / 1e9 for kind, rate in rates.items()},
@@ -131,12 +132,19 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
 
 
 class Worker:
-    """A process that plays rounds of one kind, one at a time, when asked."""
+    """A process that plays rounds of one kind, one at a time, when asked; or what `make` gives it in the place of rounds."""
 
-    def __init__(self, kind: Kind, config: Config, turn_seconds: float) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        config: Config,
+        turn_seconds: float,
+        make: Callable[[Config, Kind], Callable[[], object]] | None = None,
+    ) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, kind, config, turn_seconds), daemon=True)
+        arguments = theirs, kind, config, turn_seconds, make or _round
+        self._process = spawn.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
 
@@ -161,11 +169,11 @@ class Worker:
         self._process.join()
 
 
-def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float) -> None:
+def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float, make: Callable) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell of the GPU that it does not find
     if kind != "eager":
         keep_freed_memory()
-    run = _round(config, kind)
+    run = make(config, kind)
     answers = {
         "round": lambda: (run(), _seconds(run, turn_seconds))[1],  # the first finds a cold cache and sleeping threads
         **{
@@ -190,12 +198,8 @@ def needed_flop(config: Config) -> float:
     step of D 2 x 3 D, with R1 3 D more and with WGAN-GP 4 D (a gradient, and the backward through it, of a D that is linear in
     pieces); G's step 3 G + 2 D for each batch of latents.
     """
-    generator, discriminator = (network.to("meta") for network in build(config))  # where every convolution is torch's
-    batch, training = config.training.batch_size, config.training
-    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
-    z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
-    of_generator, of_discriminator = _flop(generator, z, labels), _flop(discriminator, images, labels)
-    steps, turns = config.latent.refine_steps, training.n_dis
+    of_generator, of_discriminator = flop_of_networks(config)
+    training, steps, turns = config.training, config.latent.refine_steps, config.training.n_dis
     imagined = 1 if config.latent.reuse else turns
     penalties = 0.0
     for term in config.terms.values():
@@ -204,6 +208,15 @@ def needed_flop(config: Config) -> float:
     times_generator = imagined * (2 * steps + 1) + 3 * training.generator_batch
     times_discriminator = imagined * 2 * steps + 6 * turns + penalties + 2 * training.generator_batch
     return times_generator * of_generator + times_discriminator * of_discriminator
+
+
+def flop_of_networks(config: Config) -> tuple[int, int]:
+    """Floating-point work of one forward of a batch through G, and through D."""
+    generator, discriminator = (network.to("meta") for network in build(config))  # where every convolution is torch's
+    batch = config.training.batch_size
+    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
+    z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
+    return _flop(generator, z, labels), _flop(discriminator, images, labels)
 
 
 def draw(result: dict, path: Path) -> None:
@@ -256,7 +269,8 @@ def _session(config: Config, precision: str, real: Tensor, labels: Tensor) -> Se
     )
 
 
-def _median_ratio(above: list[float], below: list[float]) -> float:
+def median_ratio(above: list[float], below: list[float]) -> float:
+    """The median of the ratios turn by turn."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
