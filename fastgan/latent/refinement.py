@@ -18,6 +18,7 @@ from fastgan.config import Latent as Settings
 from fastgan.judgement import Judgement
 from fastgan.kernels.ifgsm import MAX_LEAVES, ifgsm_step
 from fastgan.latent.frozen import frozen
+from fastgan.latent.replay import repeat
 from fastgan.objectives import OBJECTIVES
 
 Latent = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -40,6 +41,7 @@ def refine(
     stop_score: float | None = None,
     keep_best: bool = False,
     leaves: Sequence[int | str] | None = None,
+    capture: bool = True,
 ) -> Latent:
     """Move latents by `steps` iterations of I-FGSM towards images that `discriminator` scores as more real.
 
@@ -61,6 +63,7 @@ def refine(
         stop_score: a sample stays where it is once its score (a map's mean) reaches this.
         keep_best: return each sample's iterate with the highest score, z itself and the last one included; one more forward.
         leaves: which tensors of a latent of several move, by position or key; all where None.
+        capture: on CUDA replay the iterations from one captured graph (`replay`); False for networks that look at values.
 
     Returns:
         The refined latents: the structure, shape, dtype and device of `z`, detached.
@@ -94,14 +97,16 @@ def refine(
 
         options = {"step_size": step_size, "direction": direction, "radius": radius, "radius_norm": radius_norm}
         options |= {"momentum": momentum, "stop_score": stop_score, **state}
-        for k in range(steps):
-            if k:
-                reset()
+
+        def step() -> None:
+            reset()
             here = [leaf.detach().requires_grad_() for leaf in rows]  # their memory, which the step below changes in place
             score = judge(here)
             # A leaf that the generator makes no use of has a gradient of zeros; where it is the only one, that is a mistake.
             gradients = torch.autograd.grad(loss_of(score).sum(), here, materialize_grads=len(here) > 1)
             ifgsm_step(rows, gradients, origin, score=_per_sample(score, precise) if scored else None, **options)
+
+        repeat(step, steps, device, capture)
         if keep_best and steps:
             reset()
             with torch.no_grad():
