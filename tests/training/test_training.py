@@ -113,7 +113,11 @@ def test_its_fixed_grid_shows_one_class_a_column(conditional):
 
 
 def test_it_is_judged_by_samples_of_every_class(conditional):
-    assert fastgan.training.evaluate(conditional, num=100)["metrics"]["fd-digits"]["value"] > 0
+    found = fastgan.training.evaluate(conditional, ["fd-digits", "prdc-digits", "diversity-digits"], num=100)["metrics"]
+    assert found["fd-digits"]["value"] > 0
+    assert 0 <= found["prdc-digits"]["precision"] <= 1
+    assert found["diversity-digits"]["value"] > 0
+    assert 5 < found["diversity-digits"]["real"] < 20  # 64 standardised features
     (drawn,) = stream(conditional, 60, labels="uniform")
     draw = Draw(0, "samples", 0, torch.arange(60))
     with torch.no_grad():
