@@ -56,13 +56,22 @@ class LocalEngine:
         """Add the loss's gradients to those of the player's parameters."""
         self.scaler.scale(loss).backward()
 
-    def step(self) -> None:
+    def step(self, measured: bool = False) -> Tensor | None:
         """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
-        one power iteration of the spectral norms."""
-        self.ranks.mean_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        if self.clip_norm is not None:
+        one power iteration of the spectral norms.
+
+        Returns:
+            The norm of the gradients before they are clipped, on the device, if it is `measured`: it costs a pass over them.
+            Not finite where they have overflown, and the step was left out (fp16).
+        """
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.ranks.mean_(gradients)
+        norm = None
+        if measured or self.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            norm = nn.utils.get_total_norm(gradients)
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -72,6 +81,7 @@ class LocalEngine:
                 torch._foreach_clamp_max_(self.parameters, self.clip_weights)
         for network in self.networks:
             iterate_spectral_norms(network)
+        return norm if measured else None
 
     def whole(self, changed: bool = False) -> AbstractContextManager:
         """A context in which the networks' weights are there in full, as here they always are. `changed`: inside they are
