@@ -135,9 +135,9 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
 
 
 def play(session: Session, rounds: int) -> dict:
-    """The session's state after `rounds` rounds; what the discriminator's phase drew and was shown in the last of them; and how
-    many weights of each network are this rank's own."""
-    shown = []
+    """The session's state after `rounds` rounds; what was measured after the last of them; what the discriminator's phase drew
+    and was shown in it; and how many weights of each network are this rank's own."""
+    shown, session.spectra_every = [], rounds
     loss = session.game.discriminator_loss
 
     def watched(batch, draw: Draw):
@@ -155,7 +155,7 @@ def play(session: Session, rounds: int) -> dict:
         )
         for name, network in session.game.named_children()
     }
-    return {"state": session.state_dict(), "shown": shown, "own": own}
+    return {"state": session.state_dict(), "shown": shown, "own": own, "measured": session.measure()}
 
 
 def start(count: int, *arguments: object, mpi: bool = False) -> list[subprocess.Popen]:
@@ -229,6 +229,15 @@ def assert_close(found: dict, expected: dict) -> None:
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         else:
             assert found[path] == value, path
+
+
+def assert_measured(found: dict[str, float], expected: dict[str, float]) -> None:
+    """The same norms and singular values; gradients' to 1e-3, as they are the first to show rounding."""
+    assert found.keys() == expected.keys()
+    assert {"D/gradient_norm", "G/gradient_norm", "weight_norm/generator", "weight_norm/discriminator"} <= found.keys()
+    for name, value in expected.items():
+        tolerance = 1e-3 if name.endswith("gradient_norm") else 1e-4
+        assert abs(found[name] - value) <= tolerance * abs(value) + 1e-6, name
 
 
 def in_order(parts: list[list[dict]]) -> dict:

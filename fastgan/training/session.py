@@ -165,8 +165,8 @@ class Session:
                     sigmas[i] = leading_singular_values(matrix)
         self.ranks.mean_([sigmas])
         sigmas *= self.ranks.count
-        for k, column in enumerate(sigmas.unbind(1)):
-            found |= {f"sigma_{k}/{name}": sigma for name, sigma in zip(named, column, strict=True)}
+        for k in range(LEADING):
+            found |= {f"sigma_{k}/{name}": sigmas[i, k] for i, (name, m) in enumerate(named.items()) if k < min(m.shape)}
         values = torch.stack(list(found.values())).tolist()
         return {name: value for name, value in zip(found, values, strict=True) if isfinite(value)}
 

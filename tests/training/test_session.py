@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Began, CycleGan, Growing, PointStream, make_session, saved, tensors
 from torch import nn
+from toys import Began, CycleGan, Growing, PointStream, make_session, saved, tensors
 
 from fastgan.engine import LocalEngine
 from fastgan.training.session import Rollbacks
