@@ -3,9 +3,10 @@
 python tests/ranks.py FOLDER CASE ...
 
 started once a rank, by a launcher or by `start`. A case goes on from FOLDER/begun.pt, a session's state, where its name ends in
-", resumed".
+", resumed"; where it ends in ", gone back", it collapses and goes back before it is played on.
 """
 
+import copy
 import json
 import os
 import socket
@@ -61,6 +62,9 @@ CASES = {
     "zero 3, clipped": (*CLIPPED, "engine.zero_stage=3"),
     "zero 3, with R1": (*R1, "engine.zero_stage=3"),
     "zero 3, with R1, resumed": (*R1, "engine.zero_stage=3"),
+    "zero 0, gone back": (*R1, "engine.zero_stage=0"),
+    "zero 2, gone back": (*R1, "engine.zero_stage=2"),
+    "zero 3, gone back": ("engine.zero_stage=3",),
     "zero 0, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=0"),
     "zero 1, biggan": (*BIGGAN, "engine.zero_stage=1"),
     "zero 2, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=2"),
@@ -158,6 +162,24 @@ def play(session: Session, rounds: int) -> dict:
     return {"state": session.state_dict(), "shown": shown, "own": own, "measured": session.measure()}
 
 
+def go_astray(session: Session) -> None:
+    """Play two rounds, then two more of which the last has a loss of NaN, and go back."""
+    for _ in range(2):
+        session.play_round()
+    state, loss = copy.deepcopy(session.state_dict()), session.game.discriminator_loss
+    session.play_round()
+
+    def spoiled(batch, draw):
+        found, observed = loss(batch, draw)
+        return found * float("nan"), observed
+
+    session.game.discriminator_loss = spoiled
+    session.play_round()
+    session.game.discriminator_loss = loss
+    assert not session.is_finite()
+    session.go_back(state, 0.5)
+
+
 def start(count: int, *arguments: object, mpi: bool = False) -> list[subprocess.Popen]:
     """Python with these arguments, once for each of `count` ranks on this machine, in the environment that torchrun sets, or
     mpirun."""
@@ -252,6 +274,8 @@ def main(folder: Path, cases: list[str]) -> None:
         played = session(settings(case, folder), ranks)
         if case.endswith(", resumed"):
             played.load_state_dict(torch.load(folder / "begun.pt"))
+        if case.endswith(", gone back"):
+            go_astray(played)
         torch.save(play(played, ROUNDS), folder / f"{case} {ranks.rank}.pt")
 
 

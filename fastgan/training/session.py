@@ -158,15 +158,15 @@ class Session:
                 for name in names
                 for label, matrix in matrices(self.game.get_submodule(name)).items()
             }
-            some = next(self.game.parameters())
-            sigmas = torch.zeros(len(named), LEADING, device=some.device)
+            counts = [min(LEADING, *matrix.shape) for matrix in named.values()]
+            sigmas = torch.zeros(len(named), LEADING, device=next(self.game.parameters()).device)
             for i, matrix in enumerate(named.values()):
                 if i % self.ranks.count == self.ranks.rank:
                     sigmas[i] = leading_singular_values(matrix)
         self.ranks.mean_([sigmas])
         sigmas *= self.ranks.count
         for k in range(LEADING):
-            found |= {f"sigma_{k}/{name}": sigmas[i, k] for i, (name, m) in enumerate(named.items()) if k < min(m.shape)}
+            found |= {f"sigma_{k}/{name}": sigmas[i, k] for i, name in enumerate(named) if k < counts[i]}
         values = torch.stack(list(found.values())).tolist()
         return {name: value for name, value in zip(found, values, strict=True) if isfinite(value)}
 

@@ -29,10 +29,13 @@ def plain():
     ends = {}
 
     def end(case):
-        config = ranks.plain(case)
-        if str(config) not in ends:
-            ends[str(config)] = ranks.play(ranks.session(config), ranks.ROUNDS)
-        return ends[str(config)]
+        config, back = ranks.plain(case), case.endswith(", gone back")
+        if (key := f"{config}{back}") not in ends:
+            session = ranks.session(config)
+            if back:
+                ranks.go_astray(session)
+            ends[key] = ranks.play(session, ranks.ROUNDS)
+        return ends[key]
 
     return end
 
