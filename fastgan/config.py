@@ -176,6 +176,23 @@ class Training:
     """Rounds between checkpoints."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept."""
+    spectra_every: Count = 0
+    """Rounds between measurements of stability, a multiple of log_every: the largest singular values of each weight, norms of
+    weights and gradients; 0 for none."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Collapse:
+    """What is done about a collapse of training. A resumed run may choose it anew."""
+
+    rollbacks: Count = 0
+    """How often a run may go back to its last good checkpoint after a collapse before it stops; 0 stops it at once. A loss or
+    weight that is NaN or infinite is a collapse."""
+    rate_factor: float = Field(default=0.5, gt=0, le=1)
+    """What all learning rates are multiplied by each time, for the rest of the run; latents are drawn anew from there."""
+    sigma_growth: float | None = Field(default=None, gt=1)
+    """Where set, it is a collapse as well if the largest singular value of G's weights grows by more than this factor between
+    two measurements (training.spectra_every; BigGAN, Brock et al. 2019, section 4.1)."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -221,6 +238,7 @@ class Config:
     generator: Adam = Field(default_factory=Adam)
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
+    collapse: Collapse = Field(default_factory=Collapse)
     engine: Engine = Field(default_factory=Engine)
 
     @field_validator("objective")
@@ -257,6 +275,12 @@ class Config:
             )
         if training.accumulate > 1 and (coupled := self.coupled):
             raise ValueError(f"{coupled[0]} couples the samples of a batch, so training.accumulate must be 1")
+        if training.spectra_every % training.log_every:
+            raise ValueError(
+                f"training.spectra_every {training.spectra_every} is not a multiple of training.log_every {training.log_every}"
+            )
+        if self.collapse.sigma_growth is not None and not training.spectra_every:
+            raise ValueError("collapse.sigma_growth needs training.spectra_every")
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")

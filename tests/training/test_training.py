@@ -218,3 +218,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     metrics.write_text('{"round": 2}\n{"round": 4}\n{"round": 6}\n{"rou')
     telemetry.truncate(metrics, 4)
     assert telemetry.read(metrics) == [{"round": 2}, {"round": 4}]
+
+
+def test_rollbacks_stay_in_the_metrics_as_far_as_the_checkpoint_has_them(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"round": 2}\n{"round": 6, "rollback": 1}\n{"round": 2, "rollback": 2}\n{"round": 4}\n')
+    telemetry.truncate(metrics, 2, rollbacks=1)
+    assert telemetry.read(metrics) == [{"round": 2}, {"round": 6, "rollback": 1}]
+    telemetry.truncate(metrics, 2)
+    assert telemetry.read(metrics) == [{"round": 2}]
