@@ -38,6 +38,9 @@ class Scene:
     draw: Draw
     latents: Callable[[str], Tensor] | None = None
     """(name) -> further latents from the game's prior, (B', dim), drawn under that name; None in a game without one."""
+    partner: "Scene | None" = None
+    """In a game of pairs, what the phase may look at in their second half: as many generated images, of the same labels. None
+    in a game without them, and in the second half."""
 
     @cached_property
     def fake(self) -> Imagined:
@@ -57,6 +60,14 @@ class Term:
     def player(self) -> Literal["discriminator", "generator"]:
         """Whose loss this is part of."""
         return "discriminator"
+
+    @property
+    def looks_at(self) -> Literal["real", "generated", "pair"]:
+        """What the loss is of: real images alone, generated ones too, or two batches of generated ones.
+
+        A game of pairs (`latent.pair`) sums a player's whole loss over the two halves: a term of generated images is computed
+        for each, one of real images alone is computed once and counts twice, one of the pair itself counts once."""
+        return "generated"
 
     @property
     def couples(self) -> bool:
