@@ -349,16 +349,18 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("latent", "of_g", "of_d"),
+    ("latent", "gamma", "of_g", "of_d"),
     [
-        ({"pair": "none"}, 4, 8),
-        ({"pair": "random"}, 8, 13),
-        ({"pair": "hard"}, 14, 13),
-        ({"pair": "hard", "pair_steps": 5}, 18, 13),
-        ({"pair": "hard", "refine_steps": 1}, 2 + 7 + 4 + 6, 13 + 4),
+        ({"pair": "none"}, 0, 4, 8),
+        ({"pair": "random"}, 0, 8, 13),
+        ({"pair": "hard"}, 0, 14, 13),
+        ({"pair": "hard", "pair_steps": 5}, 0, 18, 13),
+        ({"pair": "hard", "refine_steps": 1}, 0, 7 + 2 * 3 + 6, 13 + 2 * 2),
+        ({"pair": "none"}, 1, 4, 8 + 3),
+        ({"pair": "hard"}, 1, 14, 13 + 3),
     ],
 )
-def test_the_work_of_a_round(latent, of_g, of_d):
+def test_the_work_of_a_round(latent, gamma, of_g, of_d):
     """Products with one weight of G and of D, whose sizes tell them apart: forward 1, backward to inputs 1, to weights 1."""
     settings = Latent(dim=3, **latent)
     played = AdversarialGame(
@@ -368,7 +370,7 @@ def test_the_work_of_a_round(latent, of_g, of_d):
         objective=OBJECTIVES["hinge"],
         refinement=Refinement(settings, "hinge"),
         pairing=None if settings.pair == "none" else Pairing(settings),
-        terms={} if settings.pair == "none" else {"mode_seeking": ModeSeeking()},
+        terms=({"r1": R1(gamma=gamma)} if gamma else {}) | ({} if settings.pair == "none" else {"mode_seeking": ModeSeeking()}),
     )
     session = make_session(played)
     with Products({"G": (17, 19), "D": (21, 23)}) as counted:
