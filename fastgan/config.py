@@ -283,6 +283,11 @@ class Config:
         mined = ["latent.pair=hard"] if self.latent.pair == "hard" else []
         return [*mined, *(name for name, term in self.terms.items() if term.couples)]
 
+    @property
+    def coupled_over_ranks(self) -> list[str]:
+        """Names of what mixes samples of one rank alone: ranks that share a batch would not have its loss."""
+        return [name for name, term in self.terms.items() if term.couples and not term.spans_ranks]
+
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """A copy of `config` with fields set by dotted name.

@@ -65,6 +65,7 @@ class AdversarialGame(Game):
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
         self.pairing = pairing
+        self.over_ranks: Callable[[Tensor], Tensor] | None = None  # their mean, where they share a batch (`Scene.over_ranks`)
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
         self.classes = classes
         self._reused: dict[tuple[int, int], Imagined] = {}
@@ -117,8 +118,8 @@ class AdversarialGame(Game):
             return imagined
 
         def scene(half: int, draw: Draw, partner: Scene | None = None) -> Scene:
-            latents = partial(self.prior, draw)
-            return Scene(batch["images"], real_labels, partial(imagine, half), generate, draw, latents, partner)
+            more = {"latents": partial(self.prior, draw), "partner": partner, "over_ranks": self.over_ranks}
+            return Scene(batch["images"], real_labels, partial(imagine, half), generate, draw, **more)
 
         if self.pairing is None:
             return [scene(0, draw)]
@@ -131,7 +132,7 @@ class AdversarialGame(Game):
         if self.pairing is None:
             return Drawn((z,), labels)
         images = self._generate_without_graph(z, labels) if self.pairing.searches else None
-        pair = z, self.pairing(self.generator, self.prior, draw, z, labels, images)
+        pair = z, self.pairing(self.generator, self.prior, draw, z, labels, images, self.over_ranks)
         self._pairs[draw.part] = Drawn(pair, labels)
         return Drawn(pair, labels, images)
 

@@ -12,6 +12,7 @@ The search costs K forwards of G and K backwards towards z2 alone, and a forward
 a weight is computed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ def hard_partner(
     offset: float = 1.0,
     *,
     images: Tensor | None = None,
+    over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> Latent:
     """Move `partner` by `steps` iterations of I-FGSM to where its images hardly differ from those of `z`, for its distance from
     `z`.
@@ -52,6 +54,7 @@ def hard_partner(
         step_size: eps, the change of every coordinate in one iteration.
         offset: at least 0, added to the mean distance of the latents.
         images: G(z), where the caller has it already; otherwise one more forward.
+        over_ranks: where the batch is shared out, what makes this part's means those of the whole (`kernels.mode_seeking`).
 
     Returns:
         The hard partners: the structure, shape, dtype and device of `z`, detached.
@@ -78,7 +81,7 @@ def hard_partner(
                 reset()
             here = [leaf.detach().requires_grad_() for leaf in rows]  # their memory, which the step below changes in place
             moved = generator(second.assemble(here), *inputs)
-            _, ratio = mode_seeking(images, moved, origin, _joined(here), offset=offset)
+            _, ratio = mode_seeking(images, moved, origin, _joined(here), offset=offset, over_ranks=over_ranks)
             # A leaf that the generator makes no use of still has its distance.
             ifgsm_step(rows, torch.autograd.grad(ratio, here), None, step_size=step_size)
     return second.assemble(rows)
@@ -96,14 +99,21 @@ class Pairing:
         return self.settings.pair == "hard"
 
     def __call__(
-        self, generator: nn.Module, prior: Prior, draw: Draw, z: Tensor, labels: Tensor | None, images: Tensor | None
+        self,
+        generator: nn.Module,
+        prior: Prior,
+        draw: Draw,
+        z: Tensor,
+        labels: Tensor | None,
+        images: Tensor | None,
+        over_ranks: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The partners of latents z, (B, dim), under the same labels; a search takes their images too."""
         if not self.searches:
             return prior(draw, "partner")
         near = z + self.settings.pair_distance * draw.normal("partner", *z.shape[1:]).to(z.dtype)
         steps, step_size = self.settings.pair_steps, self.settings.pair_step_size
-        return hard_partner(generator, z, near, labels, steps, step_size, images=images)
+        return hard_partner(generator, z, near, labels, steps, step_size, images=images, over_ranks=over_ranks)
 
 
 def _joined(rows: list[Tensor]) -> Tensor:

@@ -41,7 +41,12 @@ class ModeSeeking(Term):
 
     @property
     def couples(self) -> bool:
-        """It is a ratio of means over the whole batch. Ranks would each take the ratio of their own samples."""
+        """It is a ratio of means over the whole batch."""
+        return True
+
+    @property
+    def spans_ranks(self) -> bool:
+        """Both means are taken over all ranks."""
         return True
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
@@ -52,5 +57,5 @@ class ModeSeeking(Term):
         else:
             z = scene.latents("mode-seeking")
             images = scene.generate(z, first.labels)
-        loss, _ = mode_seeking(first.images, images, first.z, z)
+        loss, _ = mode_seeking(first.images, images, first.z, z, over_ranks=scene.over_ranks)
         return self.weight * loss

@@ -42,6 +42,9 @@ class Scene:
     """In a game of pairs, what the phase may look at in their second half: as many generated images, of the same labels. None
     in a game without them, and in the second half."""
 
+    over_ranks: Callable[[Tensor], Tensor] | None = None
+    """Where several ranks share the batch, their mean of a tensor, with the gradient of the identity; None for one alone."""
+
     @cached_property
     def fake(self) -> Imagined:
         """This phase's generated images."""
@@ -72,6 +75,11 @@ class Term:
     @property
     def couples(self) -> bool:
         """Whether the loss mixes samples, so that a sum over micro-batches is not the loss of the whole batch."""
+        return False
+
+    @property
+    def spans_ranks(self) -> bool:
+        """Whether a loss that mixes samples is nevertheless the whole batch's where ranks share it (`Scene.over_ranks`)."""
         return False
 
     @property
