@@ -112,17 +112,22 @@ def test_the_published_settings_of_div(data, epoch):
     assert (plain.latent.pair, plain.terms, plain.latent.refine_steps) == ("none", {}, 0)
 
 
-@pytest.mark.parametrize("base", ["cifar10-cdcgan", "stl10-cdcgan", "digits-cdcgan", "cifar10-biggan", "emoji64-biggan"])
-def test_div_is_the_same_run_with_hard_pairs_and_the_term(base):
-    plain, pairs = preset(base), {"msgan": "random", "div": "hard"}
-    for method, pair in pairs.items():
-        if f"{base}-{method}" not in PRESETS:
-            assert "biggan" in base
-            assert method == "msgan"
-            continue
-        found = preset(f"{base}-{method}")
-        latent = found.latent
-        assert (latent.pair, latent.pair_distance, latent.pair_steps, latent.pair_step_size) == (pair, 0.08, 3, 0.004)
-        assert found.terms == {"mode_seeking": ModeSeeking(weight=1.0)}
-        same = {"name": "same", "description": "", "latent": plain.latent, "terms": plain.terms}
-        assert dataclasses.replace(found, **same) == dataclasses.replace(plain, **same)
+PAIRED = [
+    *((f"{data}-cdcgan", method) for data in ("cifar10", "stl10", "digits") for method in ("msgan", "div")),
+    *((f"{data}-biggan", "div") for data in ("cifar10", "emoji64")),
+]
+
+
+@pytest.mark.parametrize(("base", "method"), PAIRED)
+def test_a_run_with_pairs_is_the_same_run_with_the_term(base, method):
+    plain, paired = preset(base), preset(f"{base}-{method}")
+    latent = paired.latent
+    assert latent.pair == {"msgan": "random", "div": "hard"}[method]
+    assert (latent.pair_distance, latent.pair_steps, latent.pair_step_size) == (0.08, 3, 0.004)
+    assert paired.terms == {"mode_seeking": ModeSeeking(weight=1.0)}
+    same = {"name": "same", "description": "", "latent": plain.latent, "terms": plain.terms}
+    assert dataclasses.replace(paired, **same) == dataclasses.replace(plain, **same)
+
+
+def test_no_run_with_pairs_is_left_out():
+    assert {name for name, config in PRESETS.items() if config.latent.pair != "none"} == {f"{b}-{m}" for b, m in PAIRED}
