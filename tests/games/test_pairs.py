@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot, relu, softplus
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import PointStream, Score, make_session, mlp, saved, tensors
+from toys import TINY, PointStream, Score, make_session, mlp, saved, tensors
 
 from fastgan.checked import UserError
 from fastgan.config import Config, Latent, override
@@ -20,7 +20,7 @@ from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.objectives import OBJECTIVES
 from fastgan.presets import preset
 from fastgan.terms import R1, BalancedConsistency, LatentConsistency, LatentDiversity, ModeSeeking, WganGP
-from fastgan.training.loop import _check_shares
+from fastgan.training.loop import _check_shares, build_session, open_source
 
 D_LOSS = {
     "hinge": lambda a, b: relu(1 - a).mean() + relu(1 + b).mean(),
@@ -437,6 +437,11 @@ def test_pairs_that_cannot_be(assignments, line):
 
 def test_ranks_may_share_what_is_mined_together():
     """Their means are over all of them (tests/ranks.py plays it)."""
-    _check_shares(preset("digits-cdcgan-div"), Ranks(0, 2))
+    config, ranks = override(preset("digits-cdcgan-div"), [*TINY, "network.batch_norm_ranks=1"]), Ranks(0, 2)
+    _check_shares(config, ranks)
+    for shared_by, expected in ((ranks, ranks.mean), (Ranks(), None)):
+        built = build_session(config, open_source(config), shared_by)
+        built.stream.close()
+        assert built.game.over_ranks == expected
     with pytest.raises(UserError, match="wgan_gp couples the samples of a batch, so 2 ranks can't share it"):
         _check_shares(override(preset("digits-cdcgan-div"), ["terms.wgan_gp.kind=max"]), Ranks(0, 2))
