@@ -59,7 +59,7 @@ class Data:
 
 @dataclass(frozen=True, config=CHECKED)
 class Latent:
-    """The prior of z, and its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua)."""
+    """The prior of z, its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua), and pairs of latents (-div)."""
 
     dim: int = Field(default=128, ge=1, le=2**20)
     """Coordinates of z."""
@@ -84,6 +84,15 @@ class Latent:
     """Give each sample's best-scored iterate; costs one more forward."""
     reuse: bool = False
     """One refined latent for all discriminator steps of a round, as the published code does; otherwise a fresh one each."""
+    pair: Literal["none", "random", "hard"] = "none"
+    """Both players play with two latents for each label: a second random one (MSGAN), or one mined nearby whose image hardly
+    differs (AdvLatGAN-div). Losses are sums over both; terms.mode_seeking pushes the pair's images apart."""
+    pair_distance: NonNegativeFloat = 0.08
+    """Standard deviation of each coordinate's distance at which the search for the hard partner begins."""
+    pair_steps: Count = 3
+    """Iterations of that search."""
+    pair_step_size: NonNegativeFloat = 0.004
+    """How far one of them moves each coordinate."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -281,6 +290,8 @@ class Config:
             )
         if self.collapse.sigma_growth is not None and not training.spectra_every:
             raise ValueError("collapse.sigma_growth needs training.spectra_every")
+        if self.latent.pair != "none" and training.generator_batch > 1:
+            raise ValueError("latent.pair gives both players the same latents, so training.generator_batch must be 1")
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
@@ -292,8 +303,14 @@ class Config:
 
     @property
     def coupled(self) -> list[str]:
-        """Names of the terms that mix samples: a batch that is cut into parts would not have their loss."""
-        return [name for name, term in self.terms.items() if term.couples]
+        """Names of what mixes samples: a batch that is cut into parts would not have their loss, or these pairs."""
+        mined = ["latent.pair=hard"] if self.latent.pair == "hard" else []
+        return [*mined, *(name for name, term in self.terms.items() if term.couples)]
+
+    @property
+    def coupled_over_ranks(self) -> list[str]:
+        """Names of what mixes samples of one rank alone: ranks that share a batch would not have its loss."""
+        return [name for name, term in self.terms.items() if term.couples and not term.spans_ranks]
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:

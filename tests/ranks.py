@@ -23,7 +23,7 @@ from fastgan.config import Config, override
 from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, join
 from fastgan.games import AdversarialGame
-from fastgan.latent import Prior, Refinement
+from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap
 from fastgan.networks.sn_cnn import Discriminator
 from fastgan.objectives import OBJECTIVES
@@ -44,6 +44,7 @@ BIGGAN = (
     "generator.eps=1e-4", "discriminator.eps=1e-4",  # with Adam's usual eps rounding alone would move biases by whole steps
     "latent.direction=l2", "latent.step_size=0.5",  # the sign of a derivative that nearly vanishes is rounding's too
 )  # fmt: skip
+PAIRS = ("latent.pair=hard", "latent.pair_distance=0.5", "terms.mode_seeking.weight=1")
 WEAK = ("terms.r1.gamma=0.1",)  # R1 of a network of ReLUs jumps where rounding turns one of them
 CASES = {
     "local": R1,
@@ -51,6 +52,7 @@ CASES = {
     "local, clipped": CLIPPED,
     "local, resumed": R1,
     "local, biggan": (*BIGGAN, *R1, *WEAK),
+    "local, hard pairs": PAIRS,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
     "zero 1": (*R1, "engine.zero_stage=1"),
@@ -123,8 +125,11 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
         prior=Prior.of(config.latent),
         objective=OBJECTIVES[config.objective],
         refinement=Refinement(config.latent, config.objective),
+        pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
     )
+    if ranks.count > 1:
+        game.over_ranks = ranks.mean
     device, source = torch.device("cpu"), open_source(config)
     return Session(
         game,

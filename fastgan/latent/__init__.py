@@ -1,7 +1,8 @@
-"""All that happens to z: the prior it is drawn from, and its refinement."""
+"""All that happens to z: the prior it is drawn from, its refinement, and pairs."""
 
 from fastgan.latent.frozen import frozen
+from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.prior import Prior
 from fastgan.latent.refinement import Refinement, refine
 
-__all__ = ["Prior", "Refinement", "frozen", "refine"]
+__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "refine"]

@@ -226,6 +226,8 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         game = games.build(config).to(device).train()
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
+    if ranks.count > 1:
+        game.over_ranks = ranks.mean
     if ranks.count > 1 and config.network.batch_norm_ranks != 1:
         _share_batch_norm(config, game, ranks)
     return Session(
@@ -303,8 +305,8 @@ def _check_shares(config: Config, ranks: Ranks) -> None:
             f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks.count} equal "
             "micro-batches (training.accumulate x ranks)"
         )
-    if ranks.count > 1 and config.coupled:
-        raise UserError(f"{config.coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
+    if ranks.count > 1 and (coupled := config.coupled_over_ranks):
+        raise UserError(f"{coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
 
 
 def open_source(config: Config, quiet: bool = True) -> Source | Distribution:

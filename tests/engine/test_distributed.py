@@ -106,6 +106,7 @@ def test_alone_nothing_is_set_up():
     assert (ALONE.first, ALONE.any(True), ALONE.any(False), ALONE.told(3)) == (True, True, False, 3)
     value = torch.ones(2)
     ALONE.mean_([value])
+    assert ALONE.mean(value) is value
     assert value.tolist() == [1, 1]
     for section in (ALONE.agreed, ALONE.alone):
         with pytest.raises(UserError, match=r"^no$"), section():

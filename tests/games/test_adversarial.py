@@ -96,7 +96,7 @@ def test_separation_is_the_share_of_rightly_ordered_pairs():
 def test_each_turn_draws_fresh_latents_unless_they_are_reused():
     for reuse in (False, True):
         played = game(latent=QUA, n_dis=2, reuse_latents=reuse)
-        scenes = [played._scene("discriminator", {"images": torch.zeros(8, 2)}, draw(turn)) for turn in (0, 1)]
+        scenes = [played._scenes("discriminator", {"images": torch.zeros(8, 2)}, draw(turn))[0] for turn in (0, 1)]
         assert torch.equal(scenes[0].fake.z, scenes[1].fake.z) is reuse
 
 
@@ -107,10 +107,10 @@ def test_a_phase_moves_its_own_player_alone():
     for player, engine in session.engines.items():
         step = engine.step
 
-        def watch(player=player, step=step):
+        def watch(measured, player=player, step=step):
             before = copy.deepcopy(session.game.state_dict())
             session.game.load_state_dict(before)
-            step()
+            step(measured)
             changed = {name for name, t in session.game.state_dict().items() if not torch.equal(t, before[name])}
             moved.setdefault(player, set()).update(name.split(".")[0] for name in changed)
 
@@ -286,18 +286,18 @@ def test_a_conditional_games_generator_loss():
 def test_a_scene_has_its_labels_and_reused_latents_keep_theirs():
     played = conditional_game(n_dis=2, reuse_latents=True)
     batches = [{"images": torch.randn(8, 2), "labels": torch.full((8,), label)} for label in (1, 2)]
-    first, second = (played._scene("discriminator", batch, draw(turn)) for turn, batch in enumerate(batches))
+    first, second = (played._scenes("discriminator", batch, draw(turn))[0] for turn, batch in enumerate(batches))
     assert torch.equal(first.real_labels, batches[0]["labels"])
     assert torch.equal(second.real_labels, batches[1]["labels"])
     assert first.fake.labels is second.fake.labels
     torch.testing.assert_close(second.generate(second.fake.z, second.fake.labels), second.fake.images)
-    fresh = [conditional_game()._scene("discriminator", batches[0], draw(turn)).fake.labels for turn in (0, 1)]
+    fresh = [conditional_game()._scenes("discriminator", batches[0], draw(turn))[0].fake.labels for turn in (0, 1)]
     assert not torch.equal(*fresh)
 
 
 def test_an_unconditional_game_ignores_labels():
     batch = {"images": torch.zeros(8, 2), "labels": torch.zeros(8).long()}
-    scene = game()._scene("discriminator", batch, draw())
+    (scene,) = game()._scenes("discriminator", batch, draw())
     assert scene.real_labels is scene.fake.labels is None
 
 
