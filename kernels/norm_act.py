@@ -1149,8 +1149,8 @@ def _clear(arguments: dict) -> dict:
 
 def _slack(example: Example) -> float:
     """The gradients of gain and bias add up what belongs to a channel, or to a sample's, each number rounded before where gains
-    are the samples' own or y was upsampled. Those are sums of four then, twice as large; so is xhat where `_arguments` gives the
-    statistics."""
+    are the samples' own or y was upsampled. Those are sums of four then, twice as large; so is xhat with the statistics that
+    `_arguments` gives."""
     own, up, given = (example.options.get(*option) for option in (("own", True), ("upsample", False), ("given", False)))
     count = math.prod(example.shape[2:]) * (1 if own else example.shape[0])
     return max(math.sqrt(count) * (2 if up else 1) * (2 if given else 1) / 2, 1.0) if own or up else 1.0
