@@ -6,6 +6,9 @@ slows all of them. Ratios are taken turn by turn and their median is shown. Besi
 that the round needs, and its share of the rate of a large matrix product, `a @ b` in the plain process in the same turns
 (convolutions and products come from different libraries, so in fp32 a share may pass 100 %); and the share of the time that is
 not spent in convolutions, from a profile.
+
+Networks that can compute activations again in the place of keeping them (`network.recompute`) do so in a fourth process, in
+bf16: its peak and time against bf16's.
 """
 
 import json as formats
@@ -30,18 +33,19 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.eager import EagerRound
+from bench.eager import eager_round
 from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config, override
 from fastgan.data import DISTRIBUTIONS
 from fastgan.engine import LocalEngine, keep_freed_memory
 from fastgan.networks import build
+from fastgan.networks.biggan import STYLES
 from fastgan.presets import preset
 from fastgan.terms import WganGP
 from fastgan.training.session import Session
 
-Kind = Literal["eager", "fp32", "bf16"]
+Kind = Literal["eager", "fp32", "bf16", "recomputed"]
 KINDS: tuple[Kind, ...] = ("eager", "fp32", "bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -99,9 +103,10 @@ def main(
 def measure(config: Config, turns: int, turn_seconds: float) -> dict:
     """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
     with ExitStack() as stack:
-        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in KINDS}
+        kinds = kinds_of(config)
+        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in kinds}
         products = {kind: f"product {kind}" for kind in DTYPES}
-        asked = [*((kind, "round") for kind in KINDS), *(("eager", product) for product in products.values())]
+        asked = [*((kind, "round") for kind in kinds), *(("eager", product) for product in products.values())]
         seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
         for turn in range(turns + 1):
             for kind, what in asked:
@@ -110,10 +115,11 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
                     seen[kind, what].append(found)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
         outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
-    seconds = {kind: seen[kind, "round"] for kind in KINDS}
-    median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
+    seconds = {kind: seen[kind, "round"] for kind in kinds}
+    median = {kind: statistics.median(seconds[kind]) for kind in kinds}
     rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen["eager", product]) for kind, product in products.items()}
     flop = needed_flop(config)
+    again = {"recomputed": _median_ratio(seconds["recomputed"], seconds["bf16"])} if "recomputed" in kinds else {}
     return {
         "preset": config.name,
         "batch_size": config.training.batch_size,
@@ -127,7 +133,14 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         "product_gflop_per_second": {kind: rate / 1e9 for kind, rate in rates.items()},
         "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in rates},
         "share_outside_convolutions": outside,
+        **again,
     }
+
+
+def kinds_of(config: Config) -> tuple[Kind, ...]:
+    """What is measured of this config."""
+    can = config.network.family in STYLES and not config.network.recompute
+    return (*KINDS, "recomputed") if can else KINDS
 
 
 class Worker:
@@ -240,7 +253,9 @@ def _round(config: Config, kind: Kind) -> Callable[[], None]:
     torch.manual_seed(0)
     real, labels = _real(config), _labels(config)
     if kind == "eager":
-        return partial(EagerRound(config), real, labels)
+        return partial(eager_round(config), real, labels)
+    if kind == "recomputed":
+        return _session(override(config, ["network.recompute=true"]), "bf16", real, labels).play_round
     return _session(config, kind, real, labels).play_round
 
 
@@ -307,7 +322,7 @@ def _peak_here() -> float:
 
 def _show(result: dict) -> None:
     table = Table("kind", "s a round", "over eager", "share of product rate", "peak MiB", "outside convolutions", box=None)
-    for kind in KINDS:
+    for kind in result["seconds"]:
         speedup = result["speedup"].get(kind)
         table.add_row(
             kind,
@@ -319,6 +334,12 @@ def _show(result: dict) -> None:
         )
     _OUT.print(table)
     rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in result["product_gflop_per_second"].items())
+    if "recomputed" in result:
+        kept, again = result["peak_mib"]["bf16"], result["peak_mib"]["recomputed"]
+        _OUT.print(
+            f"activations computed again in the backward pass (bf16): peak {again:,.0f} MiB instead of {kept:,.0f}, "
+            f"{result['recomputed']:.2f}x the time"
+        )
     _OUT.print(f"needed: {result['needed_gflop']:.0f} GFLOP a round; matrix product: {rates} GFLOP/s")
 
 
