@@ -182,24 +182,29 @@ def test_a_term_without_a_baseline_is_refused(monkeypatch):
         EagerRound(tiny(terms__r1__gamma=1))
 
 
-def test_a_measurement_is_shown_written_and_drawn(tmp_path):
-    result = step.measure(small_biggan(), turns=1, turn_seconds=0.05)
-    step._show(result)
+def test_a_measurement_is_written_and_drawn(tmp_path):
+    result = step.measure(tiny(), turns=1, turn_seconds=0.1)
     step.draw(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     found = json.loads(json.dumps(result))
-    kinds = {"eager", "fp32", "bf16", "recomputed"}
-    assert found["seconds"].keys() == found["peak_mib"].keys() == found["share_outside_convolutions"].keys() == kinds
+    assert set(found["seconds"]) == {"eager", "fp32", "bf16"}
     assert found["speedup"]["fp32"] == pytest.approx(found["seconds"]["eager"] / found["seconds"]["fp32"])
-    assert found["recomputed"] == pytest.approx(found["seconds"]["recomputed"] / found["seconds"]["bf16"])
     assert found["share_of_product_rate"]["bf16"] > 0
     assert all(0 < share < 1 for share in found["share_outside_convolutions"].values())
     assert all(peak > 100 for peak in found["peak_mib"].values())
 
 
-def test_only_networks_that_can_recompute_are_measured_so():
+def test_networks_that_can_recompute_are_measured_so_too():
     assert step.kinds_of(tiny()) == step.kinds_of(small_biggan(**{"network.recompute": "true"})) == ("eager", "fp32", "bf16")
-    assert step.kinds_of(small_biggan()) == ("eager", "fp32", "bf16", "recomputed")
+    config = small_biggan(**{"latent.refine_steps": 0})
+    assert step.kinds_of(config) == ("eager", "fp32", "bf16", "recomputed")
+    for kind in ("bf16", "recomputed"):
+        run = step._round(config, kind)
+        with torch.profiler.profile() as profiler:
+            run()
+        forwards = sum(event.name == "aten::native_batch_norm" for event in profiler.events())
+        norms = 7  # of G, whose forward runs in either player's turn; its last norm is in no stage
+        assert forwards == 2 * norms + (norms - 1 if kind == "recomputed" else 0)
 
 
 def test_a_worker_that_ends_is_named_not_waited_for():
