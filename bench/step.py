@@ -1,4 +1,4 @@
-"""A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step`.
+"""A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step [PRESET]`.
 
 Ours, in fp32 and in bf16, and the eager one each have a process of their own, set up as its users' would be (fastgan keeps
 freed memory, `engine.memory`; plain PyTorch does not), and take turns of a second or more, so that a machine that slows down
@@ -343,9 +343,14 @@ def _show(result: dict) -> None:
     _OUT.print(f"needed: {result['needed_gflop']:.0f} GFLOP a round; matrix product: {rates} GFLOP/s")
 
 
+def arguments(given: list[str]) -> list[str]:
+    """The preset may come first, as in `fastgan train PRESET`."""
+    return ["--preset", *given] if given and not given[0].startswith("-") else given
+
+
 if __name__ == "__main__":
     try:
-        tyro.cli(main, prog="python -m bench.step")
+        tyro.cli(main, prog="python -m bench.step", args=arguments(sys.argv[1:]))
     except UserError as error:
         print(f"bench.step: {error}", file=sys.stderr)
         sys.exit(2)

@@ -207,6 +207,12 @@ def test_networks_that_can_recompute_are_measured_so_too():
         assert forwards == 2 * norms + (norms - 1 if kind == "recomputed" else 0)
 
 
+def test_the_preset_may_come_first():
+    assert step.arguments(["grid25", "--turns", "1"]) == ["--preset", "grid25", "--turns", "1"]
+    assert step.arguments(["--turns", "1"]) == ["--turns", "1"]
+    assert step.arguments([]) == []
+
+
 def test_a_worker_that_ends_is_named_not_waited_for():
     with step.Worker("eager", tiny(), 0.1) as worker:
         assert worker.ask("round") > 0
