@@ -22,27 +22,23 @@ from fastgan.objectives import OBJECTIVES
 from fastgan.terms import R1, Term, WganGP
 
 
-def eager_round(config: Config) -> "EagerRound":
-    """One round of `config` as those who published its networks train them.
-
-    Raises:
-        UserError: `config` has networks or a term that nobody wrote down here.
-    """
+def check_written(config: Config) -> None:
+    """Raise UserError if `config` has networks or a term that nobody wrote down here."""
     if config.network.family in _UNWRITTEN:
         raise UserError(f"the eager baseline has no network.family {config.network.family}")
+    if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
+        raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
+
+
+def eager_round(config: Config) -> "EagerRound":
+    """One round of `config`, which `check_written` has passed, as those who published its networks train them."""
     return (EagerBigGANRound if config.network.family == "biggan" else EagerRound)(config)
 
 
 class EagerRound:
-    """One round of `config`, AdvLatGAN-qua included.
-
-    Raises:
-        UserError: `config` has a term that nobody wrote down here.
-    """
+    """One round of `config`, AdvLatGAN-qua included."""
 
     def __init__(self, config: Config) -> None:
-        if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
-            raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
         self.config, self.objective = config, OBJECTIVES[config.objective]
         self.generator, self.discriminator = self._networks()
         self.optimisers = {

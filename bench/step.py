@@ -33,7 +33,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.eager import eager_round
+from bench.eager import check_written, eager_round
 from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config, override
@@ -101,7 +101,12 @@ def main(
 
 
 def measure(config: Config, turns: int, turn_seconds: float) -> dict:
-    """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
+    """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns.
+
+    Raises:
+        UserError: the baseline is not written for this config.
+    """
+    check_written(config)
     with ExitStack() as stack:
         kinds = kinds_of(config)
         workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in kinds}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench import step
-from bench.eager import PENALTIES, EagerRound, eager_round, plain
+from bench.eager import PENALTIES, eager_round, plain
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.judgement import View, judge
@@ -141,7 +141,7 @@ def test_the_eager_biggan_round_freezes_the_opponent():
 
 def test_a_family_without_a_baseline_is_refused():
     with pytest.raises(UserError, match=r"no network\.family biggan-deep"):
-        eager_round(small_biggan(**{"network.family": "biggan-deep"}))
+        step.measure(small_biggan(**{"network.family": "biggan-deep"}), turns=1, turn_seconds=0.1)
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "emoji64-biggan", "emoji64-biggan-qua"])
@@ -179,7 +179,7 @@ def test_penalties_of_the_eager_round_are_those_of_the_terms():
 def test_a_term_without_a_baseline_is_refused(monkeypatch):
     monkeypatch.delitem(PENALTIES, R1)
     with pytest.raises(UserError, match="no term r1"):
-        EagerRound(tiny(terms__r1__gamma=1))
+        step.measure(tiny(terms__r1__gamma=1), turns=1, turn_seconds=0.1)
 
 
 def test_a_measurement_is_written_and_drawn(tmp_path):
