@@ -207,6 +207,20 @@ def test_networks_that_can_recompute_are_measured_so_too():
         assert forwards == 2 * norms + (norms - 1 if kind == "recomputed" else 0)
 
 
+def test_the_peak_of_tensors_is_the_most_at_one_time():
+    def run():
+        for _ in range(3):
+            torch.ones(2**20).add(1)  # two of 4 MiB, then none
+
+    assert step._tensors_peak(run) == pytest.approx(8, abs=0.1)
+
+
+def test_recomputed_activations_lower_the_peak():
+    config = small_biggan(**{"latent.refine_steps": 0, "training.batch_size": 16})
+    kept, recomputed = (step._tensors_peak(step._round(config, kind)) for kind in ("bf16", "recomputed"))
+    assert recomputed < 0.8 * kept
+
+
 def test_the_preset_may_come_first():
     assert step.arguments(["grid25", "--turns", "1"]) == ["--preset", "grid25", "--turns", "1"]
     assert step.arguments(["--turns", "1"]) == ["--turns", "1"]
