@@ -176,7 +176,7 @@ def _train(
         log.say(_opening(config, session, folder))
         for note in notes:
             log.warn(note)
-        log.begin_clock(session.images)
+        log.begin_clock(session.images, session.waited)
         done = stopped = False
         while not (done or stopped):
             with ranks.alone():
@@ -186,7 +186,7 @@ def _train(
             if done or session.round % training.log_every == 0:
                 _check_finite(session, folder)
                 metrics = session.read_tally()
-                log.record(session.round, session.images, metrics)
+                log.record(session.round, session.images, metrics, session.waited)
                 log.warn(guard.look_at_metrics(metrics))
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 with ranks.agreed():
