@@ -21,10 +21,10 @@ PUBLISHED = ("training.n_dis=1", "training.steps=150000", "training.accumulate=8
 def sections(found: Plan, published: Plan) -> dict[str, str]:
     """Name of a place in the page -> what stands there."""
     over = [f"{what} at {gpus} GPUs" for what, gpus in found.takes_over().items() if gpus is not None]
+    taken = f"\nWhat takes over from computing: {', '.join(over) or 'nothing up to 512'}.\n"
     return {
         "assumptions": "".join(f"- {line}\n" for line in assumptions(found.machine)),
-        "strong scaling": _runs(found.strong)
-        + f"\nWhat takes over from computing: {', '.join(over) or 'nothing up to 512'}.\n",
+        "strong scaling": _runs(found.strong) + taken,
         "weak scaling": _runs(found.weak),
         "GPUs": _others(found),
         "memory": _memory(found),
@@ -116,8 +116,8 @@ def _published(found: Plan) -> str:
         [f"planned, products at {found.machine.efficiency:.0%} of the data sheet's rate", f"{here.days:.1f}"],
         [f"planned, products at {needed:.0%}", f"{PUBLISHED_DAYS:.0f}"],
     ) + (
-        f"\nThe run's work, {flops / 8e18 * 8:.0f} EFLOP on each GPU, in 15 days is {overall:.0%} of 15.7 TFLOP/s, memory and all. At "
-        f"micro-batches of 32 the plan has {here.memory / 1e9:.1f} GB on each GPU, of 16.\n"
+        f"\nThe run's work, {flops / 1e18:.1f} EFLOP on each GPU, in {PUBLISHED_DAYS:.0f} days is {overall:.0%} of 15.7 "
+        f"TFLOP/s, memory and all. At micro-batches of 32 the plan has {here.memory / 1e9:.1f} GB on each GPU, of 16.\n"
     )
 
 
