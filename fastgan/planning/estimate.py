@@ -153,15 +153,16 @@ def held(work: Work, zero: int, ranks: int) -> Held:
 
     At stage 3 the second 4 P is what is gathered: DeepSpeed keeps weights that are asked again within 1e9 parameters, which is
     every one here. Gradients and buffers are those of the player that has more, as no two hold theirs at once; and the average
-    is whole on every rank.
+    is whole on every rank. With `engine.offload` copies and moments are the host's from stage 1 on.
     """
+    offloaded = work.config.engine.offload == "cpu"  # copies and moments, from stage 1 on
     weights = copies = moments = gradients = buffers = 0.0
     for player, stage in stages(work.config, zero).items():
         size = 4.0 * work.players[player].parameters
         share = size / ranks
         weights += size + share if stage == 3 else size
-        copies += share if stage else 0.0
-        moments += 2 * (share if stage else size)
+        copies += share if stage and not offloaded else 0.0
+        moments += 2 * (size if not stage else 0.0 if offloaded else share)
         gradients = max(gradients, share if stage >= 2 else size)
         buffers = max(buffers, BUCKET if stage else size if ranks > 1 else 0.0)
     return Held(weights, copies, moments, 4.0 * work.averaged, gradients, buffers)

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
-from torch.overrides import TorchFunctionMode
 
 from fastgan import games
 from fastgan.config import Config
@@ -26,6 +24,7 @@ from fastgan.engine import LocalEngine
 from fastgan.games import Game, Phase
 from fastgan.games.game import Batch, Statistics
 from fastgan.kernels.launch import recording
+from fastgan.networks.attention import Attention
 from fastgan.planning.meter import Meter
 from fastgan.terms import Term
 from fastgan.training.session import Session
@@ -87,7 +86,7 @@ def rehearse(game: Game, config: Config, micro_batch: int, precision: str, on_gp
             LocalEngine.step(engine)  # makes the moments
         meter.forget()
         if on_gpu:
-            stack.enter_context(_FusedAttention())
+            stack.enter_context(_fused_attention(game))
         with _watched(session, meter):
             session.play_round()
     return meter
@@ -202,19 +201,24 @@ def _watched(session: Session, meter: Meter) -> Iterator[None]:
         del average.__dict__["update"]
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Attention as CUDA computes it, where torch allows it: without keeping the matrix of weights. torch's choice is not
-    asked, for it would be the processor's; it is the memory-efficient kernel, the only one for values wider than queries,
-    wherever rows are multiples of 16 bytes (torch's condition on sm_80 and later)."""
+@contextmanager
+def _fused_attention(game: Game) -> Iterator[None]:
+    """Inside, attention is computed as CUDA does where torch allows it: without keeping the matrix of weights. torch's choice
+    is not asked, for it would be the processor's; it is the memory-efficient kernel, the only one for values wider than
+    queries, wherever rows are multiples of 16 bytes (torch's condition on sm_80 and later)."""
+    parts = [part for part in game.modules() if isinstance(part, Attention) and not part.twice_differentiable]
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        allowed = SDPBackend.EFFICIENT_ATTENTION in _cur_sdpa_kernel_backends()
-        if function is not functional.scaled_dot_product_attention or not allowed:
-            return function(*args, **kwargs)
-        if any(t.shape[-1] * t.element_size() % 16 for t in args):
-            return function(*args, **kwargs)
-        learns = torch.is_grad_enabled() and any(t.requires_grad for t in args)
-        query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in args)
-        fused = torch.ops.aten._scaled_dot_product_efficient_attention
-        return fused(query, key, value, None, learns, scale=kwargs["scale"])[0]
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        given = [t[:, None].contiguous() for t in (query, key, value)]
+        if any(t.shape[-1] * t.element_size() % 16 for t in given):
+            return functional.scaled_dot_product_attention(*given, scale=1.0)[:, 0]
+        learns = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+        return torch.ops.aten._scaled_dot_product_efficient_attention(*given, None, learns, scale=1.0)[0][:, 0]
+
+    for part in parts:
+        part.__dict__["_attend"] = attend
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.__dict__["_attend"]

@@ -55,5 +55,5 @@ def test_mistakes_are_one_line(tmp_path):
             throughput.main(compare=(path,))
     with pytest.raises(UserError, match="--rounds must be at least 1"):
         throughput.main("digits-sngan-qua", rounds=0)
-    with pytest.raises(UserError, match="set data.path"):
+    with pytest.raises(UserError, match=r"set data\.path"):
         throughput.main("cifar10-sngan-cnn", data="real")

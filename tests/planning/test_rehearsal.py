@@ -34,4 +34,6 @@ def test_attention_is_counted_without_its_matrix_on_a_gpu():
     fused, plain = (rehearse(game, config, 4, "bf16", on_gpu=where) for where in (True, False))
     matrix = 4 * 1024 * 256 * 2
     assert max(fused.live) + matrix < max(plain.live)
+    config = override(config, ["network.recompute=true"])
+    assert max(rehearse(imagine(config), config, 4, "bf16").live) < max(fused.live)
     assert sum(fused.flops) == pytest.approx(sum(plain.flops), rel=0.05)  # the fused backward computes the matrix once more
