@@ -173,6 +173,56 @@ def import_run(
     _OUT.print(f"{what}: {file} -> {run.path}", markup=False)
 
 
+def plan(
+    preset: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    gpus: int,
+    gpu: str = "h100",
+    zero_stage: int | None = None,
+    efficiency: float = 0.5,
+    interconnect: float | None = None,
+    decode_rate: float = 10_000.0,
+    price: float | None = None,
+    json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
+    plot: Annotated[Path | None, Metavar(metavar="FILE.png")] = None,
+    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+) -> None:
+    """What a run would take on GPUs: memory, work, traffic, time. Nothing is trained and no GPU needed; none has confirmed it.
+
+    Args:
+        preset: A name that `fastgan presets` lists.
+        gpus: How many.
+        gpu: Which: v100, a100, h100, h200 or b200.
+        zero_stage: What DeepSpeed divides, 0 to 3 (default: the configuration's).
+        efficiency: Share of the GPU's rate that convolutions and matrix products reach, by themselves.
+        interconnect: GB/s from one machine of eight GPUs to the others, in one direction (default: the data sheet's).
+        decode_rate: Images/s that are decoded for each GPU.
+        price: Of a GPU for an hour.
+        json: Write the result here as one JSON object.
+        plot: Draw weak and strong scaling here.
+        set: Fields of the configuration by dotted name, such as training.batch_size=512.
+    """
+    from fastgan.config import override
+    from fastgan.planning import draw, lines
+    from fastgan.planning import plan as planned
+    from fastgan.presets import preset as named
+    from fastgan.training.files import make_room_for, write_json
+
+    for path in (json, plot):
+        if path is not None:
+            make_room_for(path)
+    options = {"zero_stage": zero_stage, "efficiency": efficiency, "interconnect": interconnect}
+    options |= {"decode_rate": decode_rate, "price": price}
+    found = planned(override(named(preset), _assignments(set)), gpus, gpu, **options)
+    for line in lines(found):
+        _OUT.print(line)
+    if json is not None:
+        write_json(json, found.as_dict())
+    if plot is not None:
+        draw(found, plot)
+
+
 def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
     """What is installed, what will be used, what is missing and how to get it.
 
@@ -191,7 +241,7 @@ def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_9
 def main() -> None:
     """The entry point of the `fastgan` command."""
     commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run}
-    call = _parse(commands | {"doctor": doctor})
+    call = _parse(commands | {"plan": plan, "doctor": doctor})
     try:
         call()
     except KeyboardInterrupt:

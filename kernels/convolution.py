@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from .launch import taken
+
 SMALL_MAP = 4 * 4
 """Pixels of the smaller map up to which, in bf16, a matrix product over patches is the faster way."""
 
@@ -253,6 +255,8 @@ def _has_own_way(
 ) -> bool:
     """Whether convolution, adjoint or correlation between these maps goes another way than torch's."""
     if given.device.type != "cpu" or not given.numel() or torch.compiler.is_compiling():  # what is exported is a convolution
+        return False
+    if taken():  # what is computed, or only counted, as on CUDA
         return False
     if weight.shape[2] != weight.shape[3] or padding >= weight.shape[2]:
         return False

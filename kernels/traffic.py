@@ -24,14 +24,24 @@ class EagerTraffic(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        if function.is_view or function in _FREE:
-            return result
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if function in _OVERWRITING:
-            given = given[1:]
-        self.bytes += sum(map(touched, given)) + sum(map(touched, written))
+        self.bytes += moved(function, args, kwargs, result)
         return result
+
+
+def moved(function, args: tuple, kwargs: dict, result) -> int:
+    """Bytes that one operation reads and writes, as `EagerTraffic` counts them."""
+    if is_free(function):
+        return 0
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if function in _OVERWRITING:
+        given = given[1:]
+    return sum(map(touched, given)) + sum(map(touched, written))
+
+
+def is_free(function) -> bool:
+    """Whether an operation touches no memory: a view, or an allocation."""
+    return function.is_view or function in _FREE
 
 
 _aten = torch.ops.aten

@@ -130,7 +130,7 @@ def train(
             run_dir = (latest_folder if resume else next_folder)(RUNS, config.name)
         folder = Folder(run_dir)
         config = _settled(config)
-        _check_shares(config, ranks)
+        check_shares(config, ranks.count)
         if config.engine.kind == "deepspeed":
             sharded.check(config.engine, device)
         if resume:
@@ -181,7 +181,7 @@ def _train(
         log.say(_opening(config, session, folder))
         for note in notes:
             log.warn(note)
-        log.begin_clock(session.images)
+        log.begin_clock(session.images, session.waited)
         done = stopped = False
         while not (done or stopped):
             with ranks.alone():
@@ -198,7 +198,7 @@ def _train(
                     continue
             if logs:
                 metrics = session.read_tally()
-                log.record(session.round, session.images, metrics | measured)
+                log.record(session.round, session.images, metrics | measured, session.waited)
                 log.warn(guard.look_at_metrics(metrics))
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 with ranks.agreed():
@@ -246,19 +246,29 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
 
 
 def _share_batch_norm(config: Config, game: Game, ranks: Ranks) -> None:
-    size = config.network.batch_norm_ranks or ranks.count
-    if ranks.count % size:
-        raise UserError(f"network.batch_norm_ranks is {size}, which does not divide {ranks.count} ranks")
-    group = ranks.neighbours(size)
+    group = ranks.neighbours(check_batch_norm(config, game, ranks.count))
     for player in game.players:
         for network in game.networks_of(player):
-            twice = any(term.second_order for term in config.terms.values() if term.player == player)
-            if twice and holds_batch_statistics(network):
-                raise UserError(
-                    f"a term of the {player} differentiates twice, which batch statistics over {size} ranks can't follow: "
-                    "network.batch_norm_ranks=1 keeps each rank's its own"
-                )
             share_statistics(network, group)
+
+
+def check_batch_norm(config: Config, game: Game, ranks: int) -> int:
+    """How many of so many ranks share batch statistics: 1, none with another.
+
+    Raises:
+        UserError: the groups don't come out even, or a second-order term would have to differentiate through them.
+    """
+    size = config.network.batch_norm_ranks or ranks
+    if ranks % size:
+        raise UserError(f"network.batch_norm_ranks is {size}, which does not divide {ranks} ranks")
+    for player in game.players if size > 1 else ():
+        twice = any(term.second_order for term in config.terms.values() if term.player == player)
+        if twice and any(map(holds_batch_statistics, game.networks_of(player))):
+            raise UserError(
+                f"a term of the {player} differentiates twice, which batch statistics over {size} ranks can't follow: "
+                "network.batch_norm_ranks=1 keeps each rank's its own"
+            )
+    return size
 
 
 def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], Engine]:
@@ -278,7 +288,7 @@ def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], 
             *player_has,
             ranks,
             engine=config.engine,
-            stage=_stage(config, player),
+            stage=zero_stage(config, player),
             batch_size=config.training.batch_size,
             accumulate=config.training.accumulate,
         )
@@ -286,27 +296,31 @@ def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], 
     return make
 
 
-def _stage(config: Config, player: str) -> int:
+def zero_stage(config: Config, player: str) -> int:
     """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again."""
     twice = any(term.second_order for term in config.terms.values() if term.player == player)
     return min(config.engine.zero_stage, 2) if twice else config.engine.zero_stage
 
 
 def _stage_notes(config: Config) -> list[str]:
-    lowered = [player for player in ("discriminator", "generator") if _stage(config, player) != config.engine.zero_stage]
+    lowered = [player for player in ("discriminator", "generator") if zero_stage(config, player) != config.engine.zero_stage]
     return [f"the {player} has a second-order term, which ZeRO-3 can't step: it is trained at stage 2" for player in lowered]
 
 
-def _check_shares(config: Config, ranks: Ranks) -> None:
-    """Refuse a batch that the ranks can't share."""
+def check_shares(config: Config, ranks: int) -> None:
+    """Refuse a batch that so many ranks can't share.
+
+    Raises:
+        UserError: it does not divide, or a term couples its samples.
+    """
     training = config.training
-    if training.batch_size % (training.accumulate * ranks.count):
+    if training.batch_size % (training.accumulate * ranks):
         raise UserError(
-            f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks.count} equal "
+            f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks} equal "
             "micro-batches (training.accumulate x ranks)"
         )
-    if ranks.count > 1 and (coupled := config.coupled_over_ranks):
-        raise UserError(f"{coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
+    if ranks > 1 and (coupled := config.coupled_over_ranks):
+        raise UserError(f"{coupled[0]} couples the samples of a batch, so {ranks} ranks can't share it")
 
 
 def open_source(config: Config, quiet: bool = True) -> Source | Distribution:

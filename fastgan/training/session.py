@@ -1,5 +1,6 @@
 """A game being played: everything in a run that changes, and the round that changes it."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -89,6 +90,8 @@ class Session:
         self.images = 0
         """Real images shown, over all ranks."""
         self.stage = 0
+        self.waited = 0.0
+        """Seconds in which this process stood still for the stream, since the session began."""
         self.tally: dict[str, tuple[Tensor, int]] = {}
         """Statistic -> its sum and count since they were last read."""
         self.gradient_norms: dict[str, Tensor] = {}
@@ -253,7 +256,10 @@ class Session:
 
     def _next_batches(self) -> list[Batch]:
         self.images += self.batch_size
-        return [next(self.stream) for _ in range(self.accumulate)]
+        began = time.perf_counter()
+        batches = [next(self.stream) for _ in range(self.accumulate)]
+        self.waited += time.perf_counter() - began
+        return batches
 
     def _draw(self, phase: Phase, turn: int, part: int) -> Draw:
         size = self.batch_size // (self.accumulate * self.ranks.count)

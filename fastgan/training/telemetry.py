@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fastgan.training.files import replace_text
 from fastgan.training.folder import Folder
 
-TIMINGS = ("seconds", "images_per_second")
+TIMINGS = ("seconds", "images_per_second", "data_wait")
 """Fields of a record that two equal runs may disagree in."""
 _PLAIN_SECONDS = 5.0
 """Seconds between lines where there is no terminal."""
@@ -68,6 +68,7 @@ class Telemetry:
         self.start, self.rounds = start, rounds
         self.began = self.started = self.last = time.perf_counter()
         self.last_images: int | None = None
+        self.last_waited = 0.0
         self.last_line = -_PLAIN_SECONDS
         self._open(start)
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
@@ -106,17 +107,22 @@ class Telemetry:
         """A round has ended."""
         self.progress.update(self.task, completed=round_number)
 
-    def record(self, round_number: int, images: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of the interval that ends with `round_number`, when `images` images have been seen."""
+    def record(self, round_number: int, images: int, metrics: Mapping[str, float], waited: float = 0.0) -> None:
+        """Log the metrics of the interval that ends with `round_number`, when `images` images have been seen and `waited`
+        seconds passed in waiting for them: `data_wait` is the share of the interval."""
         now = time.perf_counter()
         seen = images - self.last_images if self.last_images is not None else 0
         rate = seen / (now - self.last) if seen else None
-        self.last, self.last_images = now, images
+        wait = (waited - self.last_waited) / (now - self.last) if seen else None
+        self.last, self.last_images, self.last_waited = now, images, waited
         timings = {"seconds": round(now - self.began, 3), "images_per_second": rate and round(rate, 1)}
+        timings["data_wait"] = None if wait is None else round(wait, 4)
         self.file.write(json.dumps({"round": round_number, "images": images, **metrics, **timings}) + "\n")
         self.file.flush()
         for name, value in metrics.items():
             self.board.add_scalar(name, value, round_number)
+        if wait is not None:
+            self.board.add_scalar("data_wait", wait, round_number)
         line = "  ".join(f"{name} {metrics[name]:.3f}" for name in metrics if name.endswith("/loss"))
         line += f"  {rate:,.0f} images/s" if rate else ""
         self.progress.update(self.task, line=line)
@@ -144,9 +150,9 @@ class Telemetry:
         """Make the records outlast a power cut, as the checkpoint that follows will."""
         os.fsync(self.file.fileno())
 
-    def begin_clock(self, images: int) -> None:
-        """Count speed from here: start-up is over."""
-        self.last, self.last_images = time.perf_counter(), images
+    def begin_clock(self, images: int, waited: float = 0.0) -> None:
+        """Count speed, and waiting, from here: start-up is over."""
+        self.last, self.last_images, self.last_waited = time.perf_counter(), images, waited
 
     def show(self, name: str, grid, round_number: int) -> None:
         """Put an image (C, H, W) in [0, 1] into TensorBoard."""

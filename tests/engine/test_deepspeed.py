@@ -16,7 +16,7 @@ from fastgan.checked import UserError
 from fastgan.config import Adam, Engine, override
 from fastgan.engine import DeepSpeedEngine, LocalEngine, deepspeed, join
 from fastgan.presets import preset
-from fastgan.training.loop import _stage, _stage_notes
+from fastgan.training.loop import _stage_notes, zero_stage
 from fastgan.training.session import Session
 
 ZERO = [case for case in ranks.CASES if case.startswith("zero")]
@@ -165,7 +165,7 @@ def test_the_state_of_other_networks_is_refused():
 def test_a_second_order_term_keeps_its_player_at_stage_2():
     asked = ["engine.kind=deepspeed", "engine.zero_stage=3"]
     config = override(preset("digits-r1"), asked)
-    assert (_stage(config, "discriminator"), _stage(config, "generator")) == (2, 3)
+    assert (zero_stage(config, "discriminator"), zero_stage(config, "generator")) == (2, 3)
     assert _stage_notes(config) == [
         "the discriminator has a second-order term, which ZeRO-3 can't step: it is trained at stage 2"
     ]

@@ -13,11 +13,11 @@ import torch
 
 import fastgan
 from fastgan.checked import UserError
-from fastgan.engine import ALONE, Ranks, join, rank_here
+from fastgan.engine import ALONE, join, rank_here
 from fastgan.terms import R1
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder
-from fastgan.training.loop import _check_shares
+from fastgan.training.loop import check_shares
 
 LOCAL = [case for case in ranks.CASES if case.startswith("local")]
 POINTS = (
@@ -261,7 +261,7 @@ def test_nan_on_one_rank_brings_all_back_and_stops_them_in_the_end(tmp_path):
 
 def test_terms_that_couple_samples_are_not_shared(monkeypatch):
     config = fastgan.preset("digits-r1")
-    _check_shares(config, Ranks(0, 2))
+    check_shares(config, 2)
     monkeypatch.setattr(R1, "couples", True)
     with pytest.raises(UserError, match="r1 couples the samples of a batch, so 2 ranks can't share it"):
-        _check_shares(config, Ranks(0, 2))
+        check_shares(config, 2)

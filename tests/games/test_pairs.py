@@ -20,7 +20,7 @@ from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.objectives import OBJECTIVES
 from fastgan.presets import preset
 from fastgan.terms import R1, BalancedConsistency, LatentConsistency, LatentDiversity, ModeSeeking, WganGP
-from fastgan.training.loop import _check_shares, build_session, open_source
+from fastgan.training.loop import build_session, check_shares, open_source
 
 D_LOSS = {
     "hinge": lambda a, b: relu(1 - a).mean() + relu(1 + b).mean(),
@@ -438,10 +438,10 @@ def test_pairs_that_cannot_be(assignments, line):
 def test_ranks_may_share_what_is_mined_together():
     """Their means are over all of them (tests/ranks.py plays it)."""
     config, ranks = override(preset("digits-cdcgan-div"), [*TINY, "network.batch_norm_ranks=1"]), Ranks(0, 2)
-    _check_shares(config, ranks)
+    check_shares(config, ranks.count)
     for shared_by, expected in ((ranks, ranks.mean), (Ranks(), None)):
         built = build_session(config, open_source(config), shared_by)
         built.stream.close()
         assert built.game.over_ranks == expected
     with pytest.raises(UserError, match="wgan_gp couples the samples of a batch, so 2 ranks can't share it"):
-        _check_shares(override(preset("digits-cdcgan-div"), ["terms.wgan_gp.kind=max"]), Ranks(0, 2))
+        check_shares(override(preset("digits-cdcgan-div"), ["terms.wgan_gp.kind=max"]), 2)

@@ -1,5 +1,7 @@
 """What a session says of its stability, and how it goes back. How games are played and resumed: tests/games/test_joints.py."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -125,3 +127,18 @@ def test_a_stage_that_was_left_is_not_entered_again():
     play(session, 1)
     with pytest.raises(ValueError, match="stage 0, which this session has left"):
         session.go_back(earlier, 0.5)
+
+
+class SlowStream(PointStream):
+    def __next__(self):
+        time.sleep(0.05)
+        return super().__next__()
+
+
+def test_a_session_counts_how_long_it_waits_for_its_stream():
+    quick, slow = make_session(Began()), make_session(Began(), SlowStream, accumulate=2)
+    for session in (quick, slow):
+        session.play_round()
+        session.play_round()
+    assert 0 < quick.waited < 0.1
+    assert slow.waited >= 4 * 0.05

@@ -1,0 +1,25 @@
+import json
+import time
+
+import pytest
+
+from fastgan.training import telemetry
+from fastgan.training.folder import Folder
+from fastgan.training.telemetry import Telemetry
+
+
+def test_the_share_of_an_interval_in_which_data_was_waited_for(tmp_path):
+    folder = Folder(tmp_path / "run")
+    folder.create()
+    with Telemetry(folder, 0, 4, quiet=True) as log:
+        log.begin_clock(0, waited=7.0)  # before the clock began
+        time.sleep(0.2)
+        log.record(2, 32, {"D/loss": 1.0}, waited=7.1)
+        time.sleep(0.05)
+        log.record(4, 64, {"D/loss": 1.0}, waited=7.1)
+    first, second = telemetry.read(folder.metrics)
+    assert 0.05 < first["data_wait"] <= 0.5
+    assert first["data_wait"] == pytest.approx(0.1 / (32 / first["images_per_second"]), rel=0.05)
+    assert second["data_wait"] == 0
+    assert "data_wait" in telemetry.TIMINGS
+    assert len([json.loads(line) for line in folder.metrics.read_text().splitlines()]) == 2
