@@ -4,7 +4,7 @@
 
 d is D's logit: exp(-E) is then the law of latents whose images follow the data, if D is right. Che, Zhang, Sohl-Dickstein,
 Larochelle, Paull, Cao, Bengio, "Your GAN is secretly an energy-based model and you should use discriminator driven latent
-sampling" (NeurIPS 2020), section 3.3 and algorithm 1. Where scores are no logits, the slope that logistic regression gives them
+sampling" (NeurIPS 2020). Where scores are no logits, the slope that logistic regression gives them
 makes them so.
 
 Passes: `steps` of G and D and as many backwards a sample, and one of G; one of each more with `metropolis`.
@@ -47,8 +47,8 @@ class DDLS(Sampler):
     """Generated images that D is calibrated with, against as many real ones."""
 
     def __post_init__(self) -> None:
-        if self.metropolis and not self.noise:
-            raise ValueError("metropolis needs noise above 0")
+        if self.metropolis and self.noise != 1:
+            raise ValueError(f"metropolis needs noise 1, not {self.noise:g}: other proposals are hardly ever accepted")
 
     def prepare(self, pair: Pair) -> Sample:
         """Calibrate D where that is asked for.
@@ -81,7 +81,7 @@ class DDLS(Sampler):
                     there = energy(proposal)
                     # log q(proposal | z) is that of n itself; the other way, of the n that would lead back.
                     back = z - proposal + self.step_size / 2 * there[1]
-                    back = back.square().sum(1) / (2 * self.step_size * self.noise**2)
+                    back = back.square().sum(1) / (2 * self.step_size)
                     accepted = one.uniform("accept").log() < here[0] - there[0] - back + n.square().sum(1) / 2
                     z = torch.where(accepted[:, None], proposal, z)
                     here = torch.where(accepted, there[0], here[0]), torch.where(accepted[:, None], there[1], here[1])

@@ -3,8 +3,8 @@
     T(y) = argmin_z  |z - y + delta| - D(G(z)) / k,      k = max |D(G(z1)) - D(G(z2))| / |z1 - z2| over pairs of latents,
 
 by gradient descent from z = y. A D that is trained well is close to the Kantorovich potential of optimal transport from p_G to
-the data, divided by its Lipschitz constant. Tanaka, "Discriminator optimal transport" (NeurIPS 2019), section 4 and algorithm
-2. A factor or a constant in D's scores falls out, so no calibration is needed.
+the data, divided by its Lipschitz constant. Tanaka, "Discriminator optimal transport" (NeurIPS 2019). A factor or a constant in
+D's scores falls out, so no calibration is needed.
 
 Latents of a uniform prior are clipped to its range. Those of a normal one in many dimensions lie near a sphere, so steps are
 projected onto its tangent: g - (g.z) z / |z|^2. The published code divides by sqrt(dim) where |z|^2, about dim, makes it a

@@ -4,8 +4,7 @@
 
 d is the calibrated D's log-odds, so exp(d) estimates p_data / p_G, and d_M is its greatest value among the generated images of
 a burn-in. With gamma = 0 and eps = 0 the probability is exp(d - d_M), and what is kept follows exp(d) p_G; gamma trades that
-against the number of proposals. Azadi, Olsson, Darrell, Goodfellow, Odena, "Discriminator rejection sampling" (ICLR 2019),
-sections 3.2, 3.3.
+against the number of proposals. Azadi, Olsson, Darrell, Goodfellow, Odena, "Discriminator rejection sampling" (ICLR 2019).
 
 There gamma is a percentile of F over each batch, and d_M rises with what is seen; here both come from the burn-in alone, so
 that a sample does not depend on its neighbours. Images above d_M count as being there.

@@ -4,8 +4,7 @@
 
 D is calibrated. The chain's law tends to D / (1 - D) p_G, which is the data's if D is right. It begins at the score of a real
 image, so it needs no burn-in; a chain that never left the real image begins once more, at a generated one, so that no sample is
-a training image. Turner, Hung, Frank, Saatci, Yosinski, "Metropolis-Hastings generative adversarial networks" (ICML 2019),
-sections 3.1 to 3.3.
+a training image. Turner, Hung, Frank, Saatci, Yosinski, "Metropolis-Hastings generative adversarial networks" (ICML 2019).
 
 Passes: K of G and K of D a sample, twice that for a chain that never left; `calibrated_on` of each and D on the real images
 once.
