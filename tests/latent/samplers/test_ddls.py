@@ -4,7 +4,7 @@ D(G(z)) = log N(z; M, S^2) - log N(z; 0, 1), so E is that of N(M, S^2), and an i
 
     z <- z - e / 2 (z - M) / S^2 + sqrt(e) n
 
-is an autoregression with factor 1 - e / (2 S^2). From N(0, 1) it has, after t of them, the mean and variance that `after` gives;
+is an autoregression with factor 1 - e / (2 S^2). From N(0, 1) it has, after t of them, the law that `after` gives;
 in the end S^2 / (1 - e / (4 S^2)), not S^2: the bias of a finite step, which Metropolis and Hastings' rule takes away.
 """
 
