@@ -58,7 +58,7 @@ class Pair:
     prior: Prior
     classes: int = 0
     objective: str = "non-saturating"
-    """What D was trained with (`fastgan.objectives`): it says whether scores are logits."""
+    """What D was trained with (`fastgan.objectives`): whose generator loss refinement descends."""
     real: Callable[[int], tuple[Tensor, Tensor | None]] | None = None
     """(count) -> as many real images, or all there are if these are fewer, and their labels; best such as D was not trained on.
     For samplers that calibrate D."""
