@@ -90,7 +90,7 @@ def evaluate(
         "cost": dataclasses.asdict(cost),
     }
     if not recipe.plain and run.config.data.source in DISTRIBUTIONS:
-        result["plain"], _ = judge(Recipe(seed=recipe.seed, truncation=recipe.truncation, raw_weights=recipe.raw_weights))
+        result["plain"], _ = judge(recipe.baseline)
     return ranks.told(result)
 
 

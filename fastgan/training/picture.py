@@ -102,8 +102,7 @@ def write_samples(
         make_room_for(path)
     panels = {recipe.title: _whole(samples)}
     if as_picture and not recipe.plain:
-        plain = Recipe(seed=recipe.seed, truncation=recipe.truncation, raw_weights=recipe.raw_weights)
-        panels = {"plain": _whole(Samples(run, samples.num, plain, ranks)), **panels}
+        panels = {"plain": _whole(Samples(run, samples.num, recipe.baseline, ranks)), **panels}
     cost = samples.cost()
     if ranks.first and as_picture:
         write_image(picture(panels if len(panels) > 1 else panels[recipe.title], source), path)

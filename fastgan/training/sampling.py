@@ -96,6 +96,11 @@ class Recipe:
         return not self.refine_steps and type(self.chosen) in (Plain, Truncation)
 
     @property
+    def baseline(self) -> "Recipe":
+        """The same without refinement, by the plain sampler."""
+        return replace(self, sampler="plain", refine_steps=0, refine=())
+
+    @property
     def title(self) -> str:
         """For people: "plain", "drs", "drs, refined, 20 x 0.05"."""
         chosen = samplers.name_of(self.chosen)
@@ -173,12 +178,11 @@ class Samples:
             batch_size=size,
             device=self.run.device,
         )
-        with self.ranks.agreed(), _autocast(self.run, self.precision):
-            sample = recipe.chosen.prepare(pair)
-        self._once = pair.passes.copy()
-        pair.passes.clear()
-        self._passes = pair.passes
         with progress("samples", self.num, self.quiet) as advance:
+            with self.ranks.agreed(), _autocast(self.run, self.precision):
+                sample = recipe.chosen.prepare(pair)
+            self._once, self._passes = pair.passes.copy(), pair.passes
+            pair.passes.clear()
             for first in range(self.ranks.rank * size, self.num, self.ranks.count * size):
                 draw = Draw(recipe.seed, "samples", 0, torch.arange(first, min(first + size, self.num), device=self.run.device))
                 with _autocast(self.run, self.precision), self.ranks.alone():

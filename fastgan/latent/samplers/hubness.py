@@ -11,6 +11,7 @@ are by Euclidean distance; in few dimensions hardly any hubs are there, and the 
 Passes: one of G a sample, none of D. A pool of N latents of D numbers costs a product of N x D by D x N.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass as plain
 from dataclasses import field, replace
 
@@ -42,12 +43,10 @@ class Hubness(Sampler):
 
     def prepare(self, pair: Pair) -> Sample:
         """Nothing is to be done once; pools are counted as they are needed."""
-        hubs: dict[int, _Hubs] = {}
+        hubs: dict[tuple[int, str], _Hubs] = defaultdict(lambda: _Hubs(self, pair))
 
         def sample(draw: Draw, labels: Tensor | None) -> Drawn:
-            if draw.seed not in hubs:
-                hubs[draw.seed] = _Hubs(self, pair)
-            rows = hubs[draw.seed].rows(draw)
+            rows = hubs[draw.seed, draw.purpose].rows(draw)
             return Drawn(pair.prior(_in_pools(draw, rows)), labels)
 
         return sample
