@@ -21,6 +21,7 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-dali-cuda130>=2.0; platform_system == 'Linux'",
+        "prdc>=0.2",
         "pydantic>=2.7",
         "pyyaml>=6",
         "rich>=13",

@@ -2,15 +2,18 @@
 
 Written from the description of AdvLatGAN's training script, not from its text: `backward()` fills every `.grad`, in refinement
 and in the generator's step too; real and generated images are judged in two passes; NCHW, fp32; torch's own layers, whose
-spectral norm iterates in every forward.
+spectral norm iterates in every forward. BigGAN's trainers are better at it: the player whose turn it is not takes no gradient,
+and D judges real and generated images in one pass.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
+from bench import eager_biggan
 from fastgan.checked import UserError
 from fastgan.config import Adam, Config
 from fastgan.networks import build
@@ -19,18 +22,25 @@ from fastgan.objectives import OBJECTIVES
 from fastgan.terms import R1, Term, WganGP
 
 
-class EagerRound:
-    """One round of `config`, AdvLatGAN-qua included.
+def check_written(config: Config) -> None:
+    """Raise UserError if `config` has networks or a term that nobody wrote down here."""
+    if config.network.family in _UNWRITTEN:
+        raise UserError(f"the eager baseline has no network.family {config.network.family}")
+    if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
+        raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
 
-    Raises:
-        UserError: `config` has a term that nobody wrote down here.
-    """
+
+def eager_round(config: Config) -> "EagerRound":
+    """One round of `config`, which `check_written` has passed, as those who published its networks train them."""
+    return (EagerBigGANRound if config.network.family == "biggan" else EagerRound)(config)
+
+
+class EagerRound:
+    """One round of `config`, AdvLatGAN-qua included."""
 
     def __init__(self, config: Config) -> None:
-        if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
-            raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
         self.config, self.objective = config, OBJECTIVES[config.objective]
-        self.generator, self.discriminator = map(plain, build(config))
+        self.generator, self.discriminator = self._networks()
         self.optimisers = {
             network: _adam(network, settings)
             for network, settings in ((self.generator, config.generator), (self.discriminator, config.discriminator))
@@ -42,21 +52,31 @@ class EagerRound:
         """D, n_dis times; lazy terms; G."""
         labels = real_labels if self.config.network.classes else None
         terms = self.config.terms.values()
+        self._turn(self.discriminator)
         for turn in range(self.config.training.n_dis):
             if not (self.config.latent.reuse and turn):
                 self._fake = self._imagine(len(real))
             self._discriminate(real, labels, [term for term in terms if term.every == 1])
         if lazy := [term for term in terms if term.every > 1 and self.rounds % term.every == 0]:
             self._step(self.discriminator, sum(term.every * self._penalty(term, real, labels) for term in lazy))
+        self._turn(self.generator)
         z, labels = self._latents(self.config.training.generator_batch * len(real))
         loss = self.objective.per_score(_ask(self.discriminator, _ask(self.generator, z, labels), labels)).mean()
         self._step(self.generator, loss)
         self.rounds += 1
 
+    def _networks(self) -> tuple[nn.Module, nn.Module]:
+        generator, discriminator = map(plain, build(self.config))
+        return generator, discriminator
+
+    def _turn(self, network: nn.Module) -> None:
+        """The turn of `network` begins: nobody is frozen for it."""
+
+    def _scores(self, real: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        return _ask(self.discriminator, real, labels), _ask(self.discriminator, *self._fake)
+
     def _discriminate(self, real: Tensor, labels: Tensor | None, terms: list[Term]) -> None:
-        fake, fake_labels = self._fake
-        scores = _ask(self.discriminator, real, labels), _ask(self.discriminator, fake, fake_labels)
-        loss = self.objective.discriminator(*scores)
+        loss = self.objective.discriminator(*self._scores(real, labels))
         for term in terms:
             loss = loss + self._penalty(term, real, labels)
         self._step(self.discriminator, loss)
@@ -90,6 +110,37 @@ class EagerRound:
     def _clear(self) -> None:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
+
+
+class EagerBigGANRound(EagerRound):
+    """As BigGAN's trainers write it: the opponent frozen, one pass of D, a moving average of G's weights and statistics."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.average = deepcopy(self.generator.state_dict())
+
+    def __call__(self, real: Tensor, real_labels: Tensor) -> None:
+        super().__call__(real, real_labels)
+        with torch.no_grad():
+            for name, value in self.generator.state_dict().items():
+                self.average[name].copy_(self.average[name] * _DECAY + value * (1 - _DECAY))
+
+    def _networks(self) -> tuple[nn.Module, nn.Module]:
+        return eager_biggan.pair(self.config)
+
+    def _turn(self, network: nn.Module) -> None:
+        for player in (self.generator, self.discriminator):
+            player.requires_grad_(player is network)
+
+    def _scores(self, real: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        fake, fake_labels = self._fake
+        both = None if labels is None else torch.cat([labels, fake_labels])
+        real_scores, fake_scores = _ask(self.discriminator, torch.cat([real, fake]), both).split([len(real), len(fake)])
+        return real_scores, fake_scores
+
+
+_DECAY = 0.9999
+_UNWRITTEN = {"biggan-deep", "sagan", "projection-resnet"}
 
 
 def plain(network: nn.Module) -> nn.Module:

@@ -1,11 +1,14 @@
-"""A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step`.
+"""A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step [PRESET]`.
 
 Ours, in fp32 and in bf16, and the eager one each have a process of their own, set up as its users' would be (fastgan keeps
 freed memory, `engine.memory`; plain PyTorch does not), and take turns of a second or more, so that a machine that slows down
-slows all of them. Ratios are taken turn by turn and their median is shown. Beside them: peak memory; the floating-point work
-that the round needs, and its share of the rate of a large matrix product, `a @ b` in the plain process in the same turns
-(convolutions and products come from different libraries, so in fp32 a share may pass 100 %); and the share of the time that is
-not spent in convolutions, from a profile.
+slows all of them. Ratios are taken turn by turn and their median is shown. Beside them: peak memory, of the process (coarse:
+pages that are kept count) and of a round's tensors alone; the floating-point work that the round needs, and its share of the
+rate of a large matrix product, `a @ b` in the plain process in the same turns (convolutions and products come from different
+libraries, so in fp32 a share may pass 100 %); and the share of the time that is not spent in convolutions, from a profile.
+
+Networks that can compute activations again in the place of keeping them (`network.recompute`) do so in a fourth process, in
+bf16: its tensors' peak and its time against bf16's.
 """
 
 import json as formats
@@ -17,8 +20,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import torch
@@ -30,22 +35,24 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.eager import EagerRound
+from bench.eager import check_written, eager_round
 from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config, override
 from fastgan.data import DISTRIBUTIONS
 from fastgan.engine import LocalEngine, keep_freed_memory
 from fastgan.networks import build
+from fastgan.networks.biggan import STYLES
 from fastgan.presets import preset
 from fastgan.terms import WganGP
 from fastgan.training.session import Session
 
-Kind = Literal["eager", "fp32", "bf16"]
+Kind = Literal["eager", "fp32", "bf16", "recomputed"]
 KINDS: tuple[Kind, ...] = ("eager", "fp32", "bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
+PRODUCT_FLOP = 2 * _PRODUCT**3
 _CONVOLUTIONS = {"aten::convolution", "aten::convolution_backward", "_Convolve", "_Adjoint", "_Correlate"}
 _PROFILED = 5, 60  # fewest and most rounds of a profile: the first ones are slow, and each leaves thousands of events to sort
 
@@ -97,11 +104,17 @@ def main(
 
 
 def measure(config: Config, turns: int, turn_seconds: float) -> dict:
-    """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns."""
+    """Seconds, ratios, peak memory and shares; medians over `turns` interleaved turns.
+
+    Raises:
+        UserError: the baseline is not written for this config.
+    """
+    check_written(config)
     with ExitStack() as stack:
-        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in KINDS}
+        kinds = kinds_of(config)
+        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in kinds}
         products = {kind: f"product {kind}" for kind in DTYPES}
-        asked = [*((kind, "round") for kind in KINDS), *(("eager", product) for product in products.values())]
+        asked = [*((kind, "round") for kind in kinds), *(("eager", product) for product in products.values())]
         seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
         for turn in range(turns + 1):
             for kind, what in asked:
@@ -109,11 +122,13 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
                 if turn:  # the first warms up
                     seen[kind, what].append(found)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
+        tensors = {kind: worker.ask("tensors") for kind, worker in workers.items()}
         outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
-    seconds = {kind: seen[kind, "round"] for kind in KINDS}
-    median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
-    rates = {kind: 2 * _PRODUCT**3 / statistics.median(seen["eager", product]) for kind, product in products.items()}
+    seconds = {kind: seen[kind, "round"] for kind in kinds}
+    median = {kind: statistics.median(seconds[kind]) for kind in kinds}
+    rates = {kind: PRODUCT_FLOP / statistics.median(seen["eager", product]) for kind, product in products.items()}
     flop = needed_flop(config)
+    again = {"recomputed": median_ratio(seconds["recomputed"], seconds["bf16"])} if "recomputed" in kinds else {}
     return {
         "preset": config.name,
         "batch_size": config.training.batch_size,
@@ -121,28 +136,43 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         "threads": torch.get_num_threads(),
         "turns": turns,
         "seconds": median,
-        "speedup": {kind: _median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
+        "speedup": {kind: median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
         "peak_mib": peaks,
+        "tensors_mib": tensors,
         "needed_gflop": flop / 1e9,
         "product_gflop_per_second": {kind: rate / 1e9 for kind, rate in rates.items()},
         "share_of_product_rate": {kind: flop / median[kind] / rates[kind] for kind in rates},
         "share_outside_convolutions": outside,
+        **again,
     }
 
 
-class Worker:
-    """A process that plays rounds of one kind, one at a time, when asked."""
+def kinds_of(config: Config) -> tuple[Kind, ...]:
+    """What is measured of this config."""
+    can = config.network.family in STYLES and not config.network.recompute
+    return (*KINDS, "recomputed") if can else KINDS
 
-    def __init__(self, kind: Kind, config: Config, turn_seconds: float) -> None:
+
+class Worker:
+    """A process that plays rounds of one kind, one at a time, when asked; or what `make` gives it in the place of rounds."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        config: Config,
+        turn_seconds: float,
+        make: Callable[[Config, Kind], Callable[[], object]] | None = None,
+    ) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, kind, config, turn_seconds), daemon=True)
+        arguments = theirs, kind, config, turn_seconds, make or _round
+        self._process = spawn.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
 
     def ask(self, what: str) -> float:
         """Ask for the mean seconds of a "round", or of a "product fp32" or "product bf16" (of the eager kind), for the "peak"
-        MiB so far, or for the share of the time "outside" convolutions.
+        MiB so far, for those of the "tensors" of a round, or for the share of the time "outside" convolutions.
 
         Raises:
             RuntimeError: the worker has ended.
@@ -161,11 +191,11 @@ class Worker:
         self._process.join()
 
 
-def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float) -> None:
+def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float, make: Callable) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell of the GPU that it does not find
     if kind != "eager":
         keep_freed_memory()
-    run = _round(config, kind)
+    run = make(config, kind)
     answers = {
         "round": lambda: (run(), _seconds(run, turn_seconds))[1],  # the first finds a cold cache and sleeping threads
         **{
@@ -174,6 +204,7 @@ def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: floa
             if kind == "eager"
         },
         "peak": _peak_here,
+        "tensors": partial(_tensors_peak, run),
         "outside": lambda: _outside_convolutions(run, 2 * turn_seconds),
     }
     try:
@@ -190,12 +221,8 @@ def needed_flop(config: Config) -> float:
     step of D 2 x 3 D, with R1 3 D more and with WGAN-GP 4 D (a gradient, and the backward through it, of a D that is linear in
     pieces); G's step 3 G + 2 D for each batch of latents.
     """
-    generator, discriminator = (network.to("meta") for network in build(config))  # where every convolution is torch's
-    batch, training = config.training.batch_size, config.training
-    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
-    z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
-    of_generator, of_discriminator = _flop(generator, z, labels), _flop(discriminator, images, labels)
-    steps, turns = config.latent.refine_steps, training.n_dis
+    of_generator, of_discriminator = flop_of_networks(config)
+    training, steps, turns = config.training, config.latent.refine_steps, config.training.n_dis
     imagined = 1 if config.latent.reuse else turns
     penalties = 0.0
     for term in config.terms.values():
@@ -204,6 +231,15 @@ def needed_flop(config: Config) -> float:
     times_generator = imagined * (2 * steps + 1) + 3 * training.generator_batch
     times_discriminator = imagined * 2 * steps + 6 * turns + penalties + 2 * training.generator_batch
     return times_generator * of_generator + times_discriminator * of_discriminator
+
+
+def flop_of_networks(config: Config) -> tuple[int, int]:
+    """Floating-point work of one forward of a batch through G, and through D."""
+    generator, discriminator = (network.to("meta") for network in build(config))  # where every convolution is torch's
+    batch = config.training.batch_size
+    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
+    z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
+    return _flop(generator, z, labels), _flop(discriminator, images, labels)
 
 
 def draw(result: dict, path: Path) -> None:
@@ -240,7 +276,9 @@ def _round(config: Config, kind: Kind) -> Callable[[], None]:
     torch.manual_seed(0)
     real, labels = _real(config), _labels(config)
     if kind == "eager":
-        return partial(EagerRound(config), real, labels)
+        return partial(eager_round(config), real, labels)
+    if kind == "recomputed":
+        return _session(override(config, ["network.recompute=true"]), "bf16", real, labels).play_round
     return _session(config, kind, real, labels).play_round
 
 
@@ -256,7 +294,8 @@ def _session(config: Config, precision: str, real: Tensor, labels: Tensor) -> Se
     )
 
 
-def _median_ratio(above: list[float], below: list[float]) -> float:
+def median_ratio(above: list[float], below: list[float]) -> float:
+    """The median of the ratios turn by turn."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
@@ -299,6 +338,18 @@ def _lies_in_convolution(event: FunctionEvent) -> bool:
     return parent is not None and (_is_convolution(parent) or _lies_in_convolution(parent))
 
 
+def _tensors_peak(run: Callable[[], object]) -> float:
+    """The most MiB that the tensors of a run take at one time, beyond those that were there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = formats.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    return max(accumulate((change for _, change in changes), initial=0)) / 2**20
+
+
 def _peak_here() -> float:
     """This process's peak resident memory in MiB (getrusage would count the parent that it was forked from)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -306,8 +357,17 @@ def _peak_here() -> float:
 
 
 def _show(result: dict) -> None:
-    table = Table("kind", "s a round", "over eager", "share of product rate", "peak MiB", "outside convolutions", box=None)
-    for kind in KINDS:
+    table = Table(
+        "kind",
+        "s a round",
+        "over eager",
+        "share of product rate",
+        "peak MiB",
+        "of a round's tensors",
+        "outside convolutions",
+        box=None,
+    )
+    for kind in result["seconds"]:
         speedup = result["speedup"].get(kind)
         table.add_row(
             kind,
@@ -315,16 +375,28 @@ def _show(result: dict) -> None:
             "" if speedup is None else f"{speedup:.2f}x",
             f"{result['share_of_product_rate'][kind]:.0%}" if speedup else "",
             f"{result['peak_mib'][kind]:,.0f}",
+            f"{result['tensors_mib'][kind]:,.0f}",
             f"{result['share_outside_convolutions'][kind]:.0%}",
         )
     _OUT.print(table)
     rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in result["product_gflop_per_second"].items())
+    if "recomputed" in result:
+        kept, again = result["tensors_mib"]["bf16"], result["tensors_mib"]["recomputed"]
+        _OUT.print(
+            f"activations computed again in the backward pass (bf16): {again:,.0f} MiB of tensors instead of {kept:,.0f}, "
+            f"{result['recomputed']:.2f}x the time"
+        )
     _OUT.print(f"needed: {result['needed_gflop']:.0f} GFLOP a round; matrix product: {rates} GFLOP/s")
+
+
+def arguments(given: list[str]) -> list[str]:
+    """The preset may come first, as in `fastgan train PRESET`."""
+    return ["--preset", *given] if given and not given[0].startswith("-") else given
 
 
 if __name__ == "__main__":
     try:
-        tyro.cli(main, prog="python -m bench.step")
+        tyro.cli(main, prog="python -m bench.step", args=arguments(sys.argv[1:]))
     except UserError as error:
         print(f"bench.step: {error}", file=sys.stderr)
         sys.exit(2)

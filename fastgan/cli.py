@@ -141,8 +141,8 @@ def evaluate(
 
     Args:
         run: The run's folder.
-        metrics: Names divided by commas; those that fit the run's data where none are given. Known: fd-digits,
-            good-samples.
+        metrics: Names divided by commas; the one that fits the run's data where none are given. Known: fd-digits,
+            prdc-digits, diversity-digits, good-samples.
         num: How many samples are judged.
         seed: Of the samples.
         sampler: How latents are chosen: plain, truncation, drs, mh, ddls, dot or hubness (docs/samplers.md).

@@ -59,7 +59,7 @@ class Data:
 
 @dataclass(frozen=True, config=CHECKED)
 class Latent:
-    """The prior of z, and its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua)."""
+    """The prior of z, its refinement by I-FGSM in the discriminator's step (AdvLatGAN-qua), and pairs of latents (-div)."""
 
     dim: int = Field(default=128, ge=1, le=2**20)
     """Coordinates of z."""
@@ -84,6 +84,15 @@ class Latent:
     """Give each sample's best-scored iterate; costs one more forward."""
     reuse: bool = False
     """One refined latent for all discriminator steps of a round, as the published code does; otherwise a fresh one each."""
+    pair: Literal["none", "random", "hard"] = "none"
+    """Both players play with two latents for each label: a second random one (MSGAN), or one mined nearby whose image hardly
+    differs (AdvLatGAN-div). Losses are sums over both; terms.mode_seeking pushes the pair's images apart."""
+    pair_distance: NonNegativeFloat = 0.08
+    """Standard deviation of each coordinate's distance at which the search for the hard partner begins."""
+    pair_steps: Count = 3
+    """Iterations of that search."""
+    pair_step_size: NonNegativeFloat = 0.004
+    """How far one of them moves each coordinate."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -176,6 +185,23 @@ class Training:
     """Rounds between checkpoints."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept."""
+    spectra_every: Count = 0
+    """Rounds between measurements of stability, a multiple of log_every: the largest singular values of each weight, norms of
+    weights and gradients; 0 for none."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Collapse:
+    """What is done about a collapse of training. A resumed run may choose it anew."""
+
+    rollbacks: Count = 0
+    """How often a run may go back to its last good checkpoint after a collapse before it stops; 0 stops it at once. A loss or
+    weight that is NaN or infinite is a collapse."""
+    rate_factor: float = Field(default=0.5, gt=0, le=1)
+    """What all learning rates are multiplied by each time, for the rest of the run; latents are drawn anew from there."""
+    sigma_growth: float | None = Field(default=None, gt=1)
+    """Where set, it is a collapse as well if the largest singular value of G's weights grows by more than this factor between
+    two measurements (training.spectra_every; BigGAN, Brock et al. 2019, section 4.1)."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -221,6 +247,7 @@ class Config:
     generator: Adam = Field(default_factory=Adam)
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
+    collapse: Collapse = Field(default_factory=Collapse)
     engine: Engine = Field(default_factory=Engine)
 
     @field_validator("objective")
@@ -257,6 +284,14 @@ class Config:
             )
         if training.accumulate > 1 and (coupled := self.coupled):
             raise ValueError(f"{coupled[0]} couples the samples of a batch, so training.accumulate must be 1")
+        if training.spectra_every % training.log_every:
+            raise ValueError(
+                f"training.spectra_every {training.spectra_every} is not a multiple of training.log_every {training.log_every}"
+            )
+        if self.collapse.sigma_growth is not None and not training.spectra_every:
+            raise ValueError("collapse.sigma_growth needs training.spectra_every")
+        if self.latent.pair != "none" and training.generator_batch > 1:
+            raise ValueError("latent.pair gives both players the same latents, so training.generator_batch must be 1")
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
@@ -268,8 +303,14 @@ class Config:
 
     @property
     def coupled(self) -> list[str]:
-        """Names of the terms that mix samples: a batch that is cut into parts would not have their loss."""
-        return [name for name, term in self.terms.items() if term.couples]
+        """Names of what mixes samples: a batch that is cut into parts would not have their loss, or these pairs."""
+        mined = ["latent.pair=hard"] if self.latent.pair == "hard" else []
+        return [*mined, *(name for name, term in self.terms.items() if term.couples)]
+
+    @property
+    def coupled_over_ranks(self) -> list[str]:
+        """Names of what mixes samples of one rank alone: ranks that share a batch would not have its loss."""
+        return [name for name, term in self.terms.items() if term.couples and not term.spans_ranks]
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:

@@ -28,6 +28,7 @@ Bytes per element of the images, e to the element (4 in float32); latents are a 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import triton
@@ -44,7 +45,13 @@ Number = float | Tensor
 
 
 def mode_seeking(
-    x1: Tensor, x2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-5, offset: float = 0.0
+    x1: Tensor,
+    x2: Tensor,
+    z1: Tensor,
+    z2: Tensor,
+    eps: float = 1e-5,
+    offset: float = 0.0,
+    over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The mode-seeking loss of two batches of images, and the ratio of distances that it is made of.
 
@@ -53,6 +60,8 @@ def mode_seeking(
         z1, z2: their latents, floating point (B, ...), any layout, the same shape and type.
         eps: above 0, added to the ratio in the loss: 1 / eps bounds the loss.
         offset: at least 0, added to the mean distance of the latents.
+        over_ranks: where the batch is shared out in equal parts, what makes this part's means those of the whole: (2,) -> (2,),
+            with the gradient of the identity, so that the parts' gradients average to the whole's. Latents must differ then.
 
     Returns:
         (loss, ratio), scalars, float32 (float64 for float64); NaN for empty tensors, as a mean is. Both are differentiable
@@ -76,7 +85,12 @@ def mode_seeking(
     if not offset >= 0:
         raise ValueError(f"offset must be at least 0, not {offset}")
     loss, ratio, _ = _forward(x1, x2, z1, z2, float(eps), float(offset))
-    return loss, ratio
+    if over_ranks is None:
+        return loss, ratio
+    below = (z2.to(ratio.dtype) - z1.to(ratio.dtype)).abs().mean() + offset  # of latents: a hundredth of the images' bytes
+    apart, below = over_ranks(torch.stack([ratio * below, below]))
+    ratio = apart / below
+    return 1 / (ratio + eps), ratio
 
 
 def mode_seeking_reference(

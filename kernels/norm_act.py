@@ -1121,10 +1121,39 @@ def _arguments(example: Example, device: str, seed: int) -> dict:
 
 
 def _fits(example: Example) -> bool:
-    """Whether rounding changes the result by rounding alone: a channel has more than a few numbers, and in half precision there
-    is no activation, for a number that is carried over its kink has the other slope."""
-    known = "given" in example.options or math.prod(example.shape) == 0 or math.prod(example.shape) >= 8 * example.shape[1]
-    return known and (example.dtype.itemsize > 2 or example.options.get("act", "none") == "none")
+    """Whether a channel has more than a few numbers: of two, rounding alone decides what is left of the gradient."""
+    known = "given" in example.options or math.prod(example.shape) == 0
+    return known or math.prod(example.shape) >= 8 * example.shape[1]
+
+
+def _clear(arguments: dict) -> dict:
+    """With no number so near the activation's kink that rounding might carry it over."""
+    x, gain, bias = arguments["x"], arguments["gain"], arguments["bias"]
+    if arguments.get("act", "none") == "none" or not x.numel():
+        return arguments
+    gain = 1.0 if gain is None else _over(gain.double(), x)
+    bias = x.new_zeros((), dtype=torch.float64) if bias is None else _over(bias.double(), x)
+    margin = 0.04 * (1 + bias.abs())  # the CPU's path rounds thrice, each time by up to 2**-9 of numbers of the bias's size
+    for _ in range(20):  # what is moved moves the statistics
+        mean, var = (arguments.get(name) for name in ("mean", "var"))
+        mean, var = _own_statistics(x.double()) if mean is None else (mean.double(), var.double())
+        slope = gain * _over((var + 1e-5).rsqrt(), x)
+        side = (x.double() - _over(mean, x)) * slope + bias
+        near = side.abs() < margin
+        if not near.any():
+            break
+        moved = x.double() + (torch.copysign(2 * margin, side) - side) / slope
+        x = torch.where(near, moved.to(x.dtype), x)
+    return arguments | {"x": x}
+
+
+def _slack(example: Example) -> float:
+    """The gradients of gain and bias add up what belongs to a channel, or to a sample's, each number rounded before where gains
+    are the samples' own or y was upsampled. Those are sums of four then, twice as large; so is xhat with the statistics that
+    `_arguments` gives."""
+    own, up, given = (example.options.get(*option) for option in (("own", True), ("upsample", False), ("given", False)))
+    count = math.prod(example.shape[2:]) * (1 if own else example.shape[0])
+    return max(math.sqrt(count) * (2 if up else 1) * (2 if given else 1) / 2, 1.0) if own or up else 1.0
 
 
 def _minimum(example: Example) -> tuple[int, int]:
@@ -1161,7 +1190,9 @@ OPERATIONS = (
         minimum=_minimum,
         wrt=("x", "gain", "bias"),
         fits=_fits,
+        clear=_clear,
         tolerance=_TOLERANCE,
+        slack=_slack,
         examples=(
             Example("BigGAN 32x32, 8 to 16", (64, 256, 8, 8), options=_OWN),
             Example("BigGAN 32x32, 16", (64, 256, 16, 16), torch.bfloat16, channels_last=True, options={"act": "relu"}),
@@ -1197,7 +1228,9 @@ OPERATIONS = (
         minimum=_minimum,
         wrt=("x", "gain", "bias"),
         fits=_fits,
+        clear=_clear,
         tolerance=_TOLERANCE,
+        slack=_slack,
         examples=(
             Example("CIFAR SNGAN 32", (64, 64, 32, 32), channels_last=True, options=_PLAIN),
             Example("CIFAR SNGAN 32", (64, 64, 32, 32), torch.bfloat16, channels_last=True, options=_PLAIN),

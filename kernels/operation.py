@@ -64,10 +64,15 @@ class Operation:
     """Whether second derivatives exist and are tested."""
     fits: Callable[[Example], bool] = lambda example: True
     """Whether `arguments` can make an example of this shape: random ones are asked."""
+    clear: Callable[[Arguments], Arguments] = lambda arguments: arguments
+    """The same arguments with what lies within rounding of a kink moved off it: there half precision has either slope."""
     share: float | None = None
     """The most that the kernels may move, forward and backward, as a part of what eager code moves; None: nothing promised."""
     tolerance: Mapping[torch.dtype, tuple[float, float]] = field(default_factory=dict)
     """dtype -> (relative, absolute) agreement with float64 where it isn't TOLERANCE's, with a reason beside it."""
+    slack: Callable[[Example], float] = lambda example: 1.0
+    """Factor of the absolute tolerance of the CPU's path in half precision, at least 1: where it adds up numbers that it
+    rounded before, as eager code does, their errors grow with the root of the count. Kernels round what they store."""
 
     @property
     def formula(self) -> Callable[..., Outputs]:
@@ -80,9 +85,11 @@ class Operation:
         limits = [64, 16, 16] if len(rest) == 3 else [4096] * len(rest)
         return replace(example, shape=(min(batch, 2), *map(min, rest, limits)))
 
-    def agreement(self, dtype: torch.dtype) -> tuple[float, float]:
-        """(relative, absolute) difference from float64 that rounding explains."""
-        return self.tolerance.get(dtype, TOLERANCE[dtype])
+    def agreement(self, dtype: torch.dtype, example: Example, kernel: bool) -> tuple[float, float]:
+        """(relative, absolute) difference from float64 that rounding explains in a result of this type, of the kernels or of
+        the CPU's path."""
+        relative, absolute = self.tolerance.get(dtype, TOLERANCE[dtype])
+        return relative, absolute * (self.slack(example) if dtype.itemsize == 2 and not kernel else 1.0)
 
 
 # Half precision rounds its inputs exactly alike in both; what it stores is rounded once, and Triton's interpreter truncates

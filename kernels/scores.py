@@ -26,6 +26,7 @@ Bytes per score, e to the element (4 in float32), the counting of pairs aside, w
     its gradient     4 + e              8 e    (mean: 1 for what it spreads, relu: 3, sign: 2)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -527,6 +528,11 @@ def _eager(real: Tensor, fake: Tensor, objective: str) -> tuple[Tensor, ...]:
     return f(real) + g(fake), a.mean(), b.mean(), (a.reshape(-1, 1) > b.reshape(1, -1)).to(exact).mean()
 
 
+def _fits(example: Example) -> bool:
+    """Whether eager code has room for all pairs at once."""
+    return math.prod(example.shape) * math.prod(example.options.get("fake", example.shape)) <= 2**25
+
+
 _SMALL = (
     *(Example(objective, (5,), options={"objective": objective}) for objective in OBJECTIVES),
     Example("one score", (1,)),
@@ -542,6 +548,7 @@ OPERATIONS = (
         eager=_eager,
         minimum=_minimum,
         wrt=("real", "fake"),
+        fits=_fits,
         examples=(
             Example("CIFAR", (64,)),
             Example("BigGAN 128x128", (256,), torch.bfloat16),

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from fastgan.kernels.launch import Call, interpreting
-from fastgan.kernels.operation import Arguments, Example, Operation, gradients, outputs, widened
+from fastgan.kernels.operation import Arguments, Example, Operation, cotangent, gradients, leaves_of, outputs, widened
 
 DEVICE = "cpu" if triton.knobs.runtime.interpret else "cuda"
 """Where kernels run: interpreted here, or on the GPU with TRITON_INTERPRET=0."""
@@ -22,10 +22,18 @@ def through(path: str):
     return interpreting() if path == "kernel" and DEVICE == "cpu" else nullcontext()
 
 
-def results(operation: Operation, example: Example, path: str, arguments: Arguments | None = None) -> tuple[list, list]:
-    """Outputs and gradients of the fused operation on `path`."""
+def results(
+    operation: Operation, example: Example, path: str, arguments: Arguments | None = None, once: bool = False
+) -> tuple[list, list]:
+    """Outputs and gradients of the fused operation on `path`: of two passes, the one without a gradient, or `once` of one."""
     given = arguments or operation.arguments(example, DEVICE if path == "kernel" else "cpu", 0)
     with through(path):
+        if once and operation.wrt:
+            leaves = leaves_of(given, operation.wrt)
+            found = outputs(operation.fused(**(given | leaves)))
+            some = [y for y in found if y.requires_grad]
+            grads = torch.autograd.grad(some, list(leaves.values()), list(map(cotangent, some)), allow_unused=True)
+            return [y.detach() for y in found], list(grads)
         grads = gradients(operation.fused, given, operation.wrt) if operation.wrt else ()
         return [y.detach() for y in outputs(operation.fused(**given))], list(grads)
 
@@ -95,13 +103,13 @@ class _Address:
         return self.address
 
 
-def assert_agrees(operation: Operation, got: list, want: list, slack: float = 1.0) -> None:
-    """Values agree with float64 to `slack` times what rounding to their own dtype explains; absent ones are absent in both."""
+def assert_agrees(operation: Operation, example: Example, path: str, got: list, want: list) -> None:
+    """Values agree with float64 up to what rounding to their own dtype explains; absent ones are absent in both."""
     assert len(got) == len(want)
     for place, (g, w) in enumerate(zip(got, want, strict=True)):
         assert (g is None) == (w is None), f"number {place} is missing in one"
         if isinstance(g, Tensor):
-            rtol, atol = (slack * t for t in operation.agreement(g.dtype)) if g.is_floating_point() else (0, 0)
+            rtol, atol = operation.agreement(g.dtype, example, path == "kernel") if g.is_floating_point() else (0, 0)
             torch.testing.assert_close(
                 g.cpu().double(),
                 w.double(),
@@ -110,3 +118,15 @@ def assert_agrees(operation: Operation, got: list, want: list, slack: float = 1.
                 equal_nan=True,
                 msg=lambda text, p=place: f"number {p}: {text}",
             )
+
+
+def worst(operation: Operation, example: Example, path: str, got: list, want: list) -> float:
+    """The largest difference from float64 among floating-point results, in units of what `assert_agrees` allows."""
+    shares = [0.0]
+    for g, w in zip(got, want, strict=True):
+        if isinstance(g, Tensor) and g.is_floating_point() and g.numel():
+            rtol, atol = operation.agreement(g.dtype, example, path == "kernel")
+            g, w = g.cpu().double(), w.double()
+            off = torch.where((g == w) | (g.isnan() & w.isnan()), 0.0, (g - w).abs() / (atol + rtol * w.abs()))
+            shares.append(off.max().item())
+    return max(shares)

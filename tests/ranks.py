@@ -3,9 +3,10 @@
 python tests/ranks.py FOLDER CASE ...
 
 started once a rank, by a launcher or by `start`. A case goes on from FOLDER/begun.pt, a session's state, where its name ends in
-", resumed".
+", resumed"; where it ends in ", gone back", it collapses and goes back before it is played on.
 """
 
+import copy
 import json
 import os
 import socket
@@ -22,7 +23,7 @@ from fastgan.config import Config, override
 from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, join
 from fastgan.games import AdversarialGame
-from fastgan.latent import Prior, Refinement
+from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap
 from fastgan.networks.sn_cnn import Discriminator
 from fastgan.objectives import OBJECTIVES
@@ -43,6 +44,7 @@ BIGGAN = (
     "generator.eps=1e-4", "discriminator.eps=1e-4",  # with Adam's usual eps rounding alone would move biases by whole steps
     "latent.direction=l2", "latent.step_size=0.5",  # the sign of a derivative that nearly vanishes is rounding's too
 )  # fmt: skip
+PAIRS = ("latent.pair=hard", "latent.pair_distance=0.5", "terms.mode_seeking.weight=1")
 WEAK = ("terms.r1.gamma=0.1",)  # R1 of a network of ReLUs jumps where rounding turns one of them
 CASES = {
     "local": R1,
@@ -50,6 +52,7 @@ CASES = {
     "local, clipped": CLIPPED,
     "local, resumed": R1,
     "local, biggan": (*BIGGAN, *R1, *WEAK),
+    "local, hard pairs": PAIRS,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
     "zero 1": (*R1, "engine.zero_stage=1"),
@@ -61,6 +64,9 @@ CASES = {
     "zero 3, clipped": (*CLIPPED, "engine.zero_stage=3"),
     "zero 3, with R1": (*R1, "engine.zero_stage=3"),
     "zero 3, with R1, resumed": (*R1, "engine.zero_stage=3"),
+    "zero 0, gone back": (*R1, "engine.zero_stage=0"),
+    "zero 2, gone back": (*R1, "engine.zero_stage=2"),
+    "zero 3, gone back": ("engine.zero_stage=3",),
     "zero 0, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=0"),
     "zero 1, biggan": (*BIGGAN, "engine.zero_stage=1"),
     "zero 2, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=2"),
@@ -119,8 +125,11 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
         prior=Prior.of(config.latent),
         objective=OBJECTIVES[config.objective],
         refinement=Refinement(config.latent, config.objective),
+        pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
     )
+    if ranks.count > 1:
+        game.over_ranks = ranks.mean
     device, source = torch.device("cpu"), open_source(config)
     return Session(
         game,
@@ -135,9 +144,9 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
 
 
 def play(session: Session, rounds: int) -> dict:
-    """The session's state after `rounds` rounds; what the discriminator's phase drew and was shown in the last of them; and how
-    many weights of each network are this rank's own."""
-    shown = []
+    """The session's state after `rounds` rounds; what was measured after the last of them; what the discriminator's phase drew
+    and was shown in it; and how many weights of each network are this rank's own."""
+    shown, session.spectra_every = [], rounds
     loss = session.game.discriminator_loss
 
     def watched(batch, draw: Draw):
@@ -155,7 +164,25 @@ def play(session: Session, rounds: int) -> dict:
         )
         for name, network in session.game.named_children()
     }
-    return {"state": session.state_dict(), "shown": shown, "own": own}
+    return {"state": session.state_dict(), "shown": shown, "own": own, "measured": session.measure()}
+
+
+def go_astray(session: Session) -> None:
+    """Play two rounds, then two more of which the last has a loss of NaN, and go back."""
+    for _ in range(2):
+        session.play_round()
+    state, loss = copy.deepcopy(session.state_dict()), session.game.discriminator_loss
+    session.play_round()
+
+    def spoiled(batch, draw):
+        found, observed = loss(batch, draw)
+        return found * float("nan"), observed | {"loss": observed["loss"] * float("nan")}  # ZeRO skips the step
+
+    session.game.discriminator_loss = spoiled
+    session.play_round()
+    session.game.discriminator_loss = loss
+    assert not session.is_finite()
+    session.go_back(state, 0.5)
 
 
 def start(count: int, *arguments: object, mpi: bool = False) -> list[subprocess.Popen]:
@@ -227,6 +254,15 @@ def assert_close(found: dict, expected: dict) -> None:
             assert found[path] == value, path
 
 
+def assert_measured(found: dict[str, float], expected: dict[str, float]) -> None:
+    """The same norms and singular values; gradients' to 1e-3, as they are the first to show rounding."""
+    assert found.keys() == expected.keys()
+    assert {"D/gradient_norm", "G/gradient_norm", "weight_norm/generator", "weight_norm/discriminator"} <= found.keys()
+    for name, value in expected.items():
+        tolerance = 1e-3 if name.endswith("gradient_norm") else 1e-4
+        assert abs(found[name] - value) <= tolerance * abs(value) + 1e-6, name
+
+
 def in_order(parts: list[list[dict]]) -> dict:
     """What ranks were shown, by micro-batches, as one process would see it."""
     shares = [share for micro in zip(*parts, strict=True) for share in micro]
@@ -239,6 +275,8 @@ def main(folder: Path, cases: list[str]) -> None:
         played = session(settings(case, folder), ranks)
         if case.endswith(", resumed"):
             played.load_state_dict(torch.load(folder / "begun.pt"))
+        if case.endswith(", gone back"):
+            go_astray(played)
         torch.save(play(played, ROUNDS), folder / f"{case} {ranks.rank}.pt")
 
 

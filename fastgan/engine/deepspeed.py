@@ -131,11 +131,19 @@ class DeepSpeedEngine:
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # counts the micro-batch
 
-    def step(self) -> None:
+    def step(self, measured: bool = False) -> Tensor | None:
         """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
-        one power iteration of the spectral norms."""
-        overflown = False if self.stage else self._prepare()
+        one power iteration of the spectral norms.
+
+        Returns:
+            The norm of the gradients before they are clipped, on the device, if it is `measured`. From stage 1 on gradients
+            are never whole: it is ZeRO's own then, which it computes at every step; None where the user's JSON has turned that
+            off. Not finite where they have overflown, and the step was left out.
+        """
+        overflown, norm = (False, None) if self.stage else self._prepare(measured)
         self.engine.step()
+        if self.stage and measured and (found := self.engine.get_global_grad_norm()) is not None:
+            norm = torch.as_tensor(found, dtype=torch.float32, device=self.device)
         if self.scale:
             self.scale.update(self.engine.optimizer.overflow if self.stage else overflown)
         if self.clip_weights is not None:
@@ -143,6 +151,7 @@ class DeepSpeedEngine:
         with self.whole():
             for network in self.networks:
                 iterate_spectral_norms(network)
+        return norm if measured else None
 
     def whole(self, changed: bool = False) -> AbstractContextManager:
         """A context in which the networks' weights are there in full. `changed`: inside they are written to, by every rank
@@ -258,19 +267,21 @@ class DeepSpeedEngine:
                 pieces.append(_Piece(self._flats()[held.param_group_index], there.start, here.start, here.numel))
         return pieces
 
-    def _prepare(self) -> bool:
+    def _prepare(self, measured: bool) -> tuple[bool, Tensor | None]:
         """What ZeRO does from stage 1 on: the loss's scale taken out of the gradients, and their norm bounded. Whether one has
-        overflown: then all are dropped."""
+        overflown: then all are dropped; and the norm, if it was needed."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        overflown = False
         if self.scale:
             torch._foreach_mul_(gradients, 1 / self.scale.scale)
-            overflown = not nn.utils.get_total_norm(gradients).isfinite()
+        if not (measured or self.scale or self.clip_norm is not None):
+            return False, None
+        norm = nn.utils.get_total_norm(gradients)
+        overflown = self.scale is not None and not norm.isfinite()
         if overflown:
             self.engine.zero_grad()
         elif self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        return overflown
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        return overflown, norm
 
 
 class _LossScale:

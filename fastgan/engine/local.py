@@ -56,19 +56,28 @@ class LocalEngine:
         """Add the loss's gradients to those of the player's parameters."""
         self.scaler.scale(loss).backward()
 
-    def step(self) -> None:
+    def step(self, measured: bool = False) -> Tensor | None:
         """One optimiser step on the gathered gradients, averaged over the ranks, which are dropped, the weights' clipping, and
         one power iteration of the spectral norms.
 
         A weight that the losses did not reach is stepped with a zero gradient (in a lazy R1 phase D's last bias): its momentum
-        goes on, as betas that `main_share` corrects expect, as in StyleGAN2's trainer, and as DeepSpeed does."""
+        goes on, as betas that `main_share` corrects expect, as in StyleGAN2's trainer, and as DeepSpeed does.
+
+        Returns:
+            The norm of the gradients before they are clipped, on the device, if it is `measured`: it costs a pass over them.
+            Not finite where they have overflown, and the step was left out (fp16).
+        """
         for parameter in self.parameters:
             if parameter.grad is None and parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
-        self.ranks.mean_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        if self.clip_norm is not None:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.ranks.mean_(gradients)
+        norm = None
+        if measured or self.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            norm = nn.utils.get_total_norm(gradients)
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -78,6 +87,7 @@ class LocalEngine:
                 torch._foreach_clamp_max_(self.parameters, self.clip_weights)
         for network in self.networks:
             iterate_spectral_norms(network)
+        return norm if measured else None
 
     def whole(self, changed: bool = False) -> AbstractContextManager:
         """A context in which the networks' weights are there in full, as here they always are. `changed`: inside they are

@@ -4,12 +4,15 @@ from .digits import (
     DigitsClassifier,
     DigitsJudge,
     DigitsReport,
+    Tally,
     cached_classifier,
     classifier_key,
     fd_digits,
     train_classifier,
 )
+from .diversity import diversity_within_classes
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
+from .manifold import ManifoldReport, manifold
 from .modes import ModesReport, good_samples, is_good
 
 __all__ = [
@@ -18,12 +21,16 @@ __all__ = [
     "DigitsReport",
     "FeatureStatistics",
     "Gaussian",
+    "ManifoldReport",
     "ModesReport",
+    "Tally",
     "cached_classifier",
     "classifier_key",
+    "diversity_within_classes",
     "fd_digits",
     "frechet_distance",
     "good_samples",
     "is_good",
+    "manifold",
     "train_classifier",
 ]

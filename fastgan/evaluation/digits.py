@@ -107,7 +107,7 @@ class DigitsClassifier(nn.Module):
         Raises:
             ValueError: images as for `features`, labels of another count, shape, type or range.
         """
-        return _Tally(self, images).accuracy(labels)
+        return Tally(self, images).accuracy(labels)
 
     def digest(self) -> str:
         """SHA-256 over the weights, 64 hexadecimal digits: equal digests mean that numbers may be compared."""
@@ -222,20 +222,26 @@ class DigitsJudge:
             raise ValueError(f'The reference split must be "train" or "held-out", not {reference!r}.')
         self.classifier = classifier
         self.reference = reference
-        tallies = {"train": _Tally(classifier, train), "held-out": _Tally(classifier, held_out)}
+        tallies = {"train": Tally(classifier, train), "held-out": Tally(classifier, held_out)}
         self.accuracy = tallies["held-out"].accuracy(held_out_labels)
         self.floor = frechet_distance(*(tally.statistics.gaussian() for tally in tallies.values()))
-        self._real = tallies[reference].statistics
+        self.real = tallies[reference]
+        """What was seen of the reference split."""
 
-    def __call__(self, generated: Images) -> DigitsReport:
-        """Judge images as for `DigitsClassifier.features`; ValueError for fewer than two, or for images that do not fit."""
-        tally = _Tally(self.classifier, generated)
-        value = frechet_distance(self._real.gaussian(), tally.statistics.gaussian())
+    def look(self, images: Images) -> "Tally":
+        """One pass over images, as for `DigitsClassifier.features`, for all that judges them; ValueError for none, or for
+        images that do not fit."""
+        return Tally(self.classifier, images)
+
+    def __call__(self, generated: "Images | Tally") -> DigitsReport:
+        """Judge images, or what was seen of them; ValueError for fewer than two, and as for `look`."""
+        tally = generated if isinstance(generated, Tally) else self.look(generated)
+        value = frechet_distance(self.real.statistics.gaussian(), tally.statistics.gaussian())
         return DigitsReport(
             value=value,
             floor=self.floor,
             reference=self.reference,
-            reference_count=self._real.count,
+            reference_count=self.real.statistics.count,
             generated_count=tally.statistics.count,
             accuracy=self.accuracy,
             confidence=float(tally.confidences.mean()),
@@ -244,21 +250,29 @@ class DigitsJudge:
         )
 
 
-class _Tally:
-    """One pass over a stream of images: feature statistics, and on the CPU each image's class and its probability, (N,)."""
+class Tally:
+    """One pass over a stream of images.
+
+    Attributes:
+        statistics: of the features.
+        features: float32 (N, FEATURES), on the CPU as are
+        predictions: each image's class, int64 (N,), and
+        confidences: its probability, float64 (N,).
+    """
 
     def __init__(self, classifier: DigitsClassifier, images: Images) -> None:
         self.statistics = FeatureStatistics()
-        confidences, predictions = [], []
+        seen, confidences, predictions = [], [], []
         for batch in _batches(images):
             features, probabilities = classifier._judge(batch)
             self.statistics.update(features)
+            seen.append(features.cpu())
             confidence, prediction = probabilities.max(dim=1)
             confidences.append(confidence.double().cpu())
             predictions.append(prediction.cpu())
         if not sum(map(len, predictions)):
             raise ValueError("There are no images to judge.")
-        self.confidences, self.predictions = torch.cat(confidences), torch.cat(predictions)
+        self.features, self.confidences, self.predictions = map(torch.cat, (seen, confidences, predictions))
 
     def accuracy(self, labels: Tensor) -> float:
         return float((self.predictions == _labels(labels, len(self.predictions))).double().mean())
@@ -277,7 +291,7 @@ def fd_digits(classifier: DigitsClassifier, real: Images, generated: Images) -> 
     Raises:
         ValueError: fewer than two images on one side, or images that do not fit the classifier.
     """
-    return frechet_distance(*(_Tally(classifier, images).statistics.gaussian() for images in (real, generated)))
+    return frechet_distance(*(Tally(classifier, images).statistics.gaussian() for images in (real, generated)))
 
 
 def train_classifier(images: Images, labels: Tensor, seed: int = 0) -> DigitsClassifier:

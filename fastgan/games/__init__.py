@@ -3,7 +3,7 @@
 from fastgan.config import Config
 from fastgan.games.adversarial import AdversarialGame
 from fastgan.games.game import Game, Phase
-from fastgan.latent import Prior, Refinement
+from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks import build as build_networks
 from fastgan.networks.attention import allow_second_order
 from fastgan.objectives import OBJECTIVES
@@ -22,6 +22,7 @@ def build(config: Config) -> AdversarialGame:
         prior=Prior.of(config.latent),
         objective=OBJECTIVES[config.objective],
         refinement=Refinement(config.latent, config.objective),
+        pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
         n_dis=config.training.n_dis,
         generator_batch=config.training.generator_batch,

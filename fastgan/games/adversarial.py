@@ -1,10 +1,13 @@
 """The ordinary game: a generator against a discriminator, an objective, and terms.
 
 With `refinement` on it is AdvLatGAN-qua (Li et al., NeurIPS 2022): D learns from images of refined latents, G from plain ones.
+With `pairing` every latent has a partner, and a player's loss is the sum of the whole losses of both halves: with the
+mode-seeking term, MSGAN (Mao et al., CVPR 2019) or AdvLatGAN-div.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -12,10 +15,22 @@ from torch import Tensor, nn
 
 from fastgan.draw import Draw
 from fastgan.games.game import Batch, Game, Phase, Statistics
-from fastgan.judgement import View, judge
-from fastgan.latent import Prior, Refinement
+from fastgan.judgement import Judgement, View, judge
+from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.objectives import Objective
 from fastgan.terms import Imagined, Scene, Term
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A phase's latents before refinement."""
+
+    z: tuple[Tensor, ...]
+    """One (B, dim), or the two of a pair."""
+    labels: Tensor | None
+    """Of either."""
+    images: Tensor | None = None
+    """G of the first, where the search for the second has asked for it."""
 
 
 class AdversarialGame(Game):
@@ -23,6 +38,9 @@ class AdversarialGame(Game):
 
     With `classes` above 0 the networks are called with labels, int64 (B,): those of the batch for real images, and one drawn
     uniformly for each generated image. They stay as they are while its latent is refined.
+
+    With `pairing` each turn of D draws pairs, (z1, z2) of one label; whatever else is played in the round takes those of D's
+    last turn, G's phase as they were before refinement. `generator_batch` is 1 then.
     """
 
     players: ClassVar = {"discriminator": ("discriminator",), "generator": ("generator",)}
@@ -35,6 +53,7 @@ class AdversarialGame(Game):
         prior: Prior,
         objective: Objective,
         refinement: Refinement | None = None,
+        pairing: Pairing | None = None,
         terms: Mapping[str, Term] | None = None,
         n_dis: int = 1,
         generator_batch: int = 1,
@@ -45,9 +64,12 @@ class AdversarialGame(Game):
         self.generator, self.discriminator = generator, discriminator
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
+        self.pairing = pairing
+        self.over_ranks: Callable[[Tensor], Tensor] | None = None  # their mean, where they share a batch (`Scene.over_ranks`)
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
         self.classes = classes
-        self._reused: dict[int, Imagined] = {}
+        self._reused: dict[tuple[int, int], Imagined] = {}
+        self._pairs: dict[int, Drawn] = {}
 
     def phases(self) -> Sequence[Phase]:
         """D, n_dis times; the lazy terms, a phase an interval; G, on the real batch that D saw last."""
@@ -60,47 +82,76 @@ class AdversarialGame(Game):
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """D's phase: refined latents, images without a graph, one pass of D over every merged view."""
-        scene = self._scene("discriminator", batch, draw)
-        terms = self._terms("discriminator")
-        views = {"real": View(scene.real, scene.real_labels), "fake": View(scene.fake.images, scene.fake.labels)}
-        judged = judge(self.discriminator, views | _views(terms, scene))
+        scenes, terms = self._scenes("discriminator", batch, draw, pairs_anew=True), self._terms("discriminator")
+        judged = self._judge(scenes, terms, lambda scene: _real(scene) | _fake(scene))
 
-        real, fake = judged["real"].score, judged["fake"].score
-        loss, *logged = self.objective.scored(real, fake)
-        for term in terms:
-            loss = loss + term.loss(scene, judged)
-        return loss, {"loss": loss.detach(), **dict(zip(("score_real", "score_fake", "separation"), logged, strict=True))}
+        scored = [self.objective.scored(half["real"].score, half["fake"].score) for half in judged]
+        losses, *logged = zip(*scored, strict=True)
+        loss = _sum([*losses, *_losses(terms, scenes, judged)])
+        names = ("score_real", "score_fake", "separation")
+        return loss, {"loss": loss.detach(), **dict(zip(names, map(_mean, logged), strict=True))}
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
-        scene = self._scene("generator", batch, draw.times(self.generator_batch))
-        terms = self._terms("generator")
-        views = {"fake": View(scene.fake.images, scene.fake.labels)}
-        judged = judge(self.discriminator, views | _views(terms, scene))
+        scenes, terms = self._scenes("generator", batch, draw.times(self.generator_batch)), self._terms("generator")
+        judged = self._judge(scenes, terms, _fake)
 
-        loss = self.objective.generator(None, judged["fake"].score)
-        for term in terms:
-            loss = loss + term.loss(scene, judged)
+        losses = [self.objective.generator(None, half["fake"].score) for half in judged]
+        loss = _sum([*losses, *_losses(terms, scenes, judged)])
         return loss, {"loss": loss.detach()}
 
-    def _scene(self, player: str, batch: Batch, draw: Draw) -> Scene:
-        learns = player == "generator"
+    def _scenes(self, player: str, batch: Batch, draw: Draw, pairs_anew: bool = False) -> list[Scene]:
+        """What a phase looks at: one scene; in a game of pairs one for each half, on the same real images."""
+        learns, real_labels = player == "generator", batch["labels"] if self.classes else None
         generate = self._generate if learns else self._generate_without_graph
+        drawn = cache(lambda: self._latents(draw) if pairs_anew or self.pairing is None else self._pairs[draw.part])
 
-        def imagine() -> Imagined:
+        def imagine(half: int) -> Imagined:
             if self.reuse_latents and not learns and draw.turn > 0:
-                return self._reused[draw.part]
-            z = self.prior(draw)
-            labels = draw.integers("labels", self.classes) if self.classes else None
-            if not learns:
-                z = self.refinement(self.generator, self.discriminator, z, labels)
-            imagined = Imagined(z, labels, generate(z, labels))
+                return self._reused[draw.part, half]
+            plain, labels = drawn().z[half], drawn().labels
+            z = plain if learns else self.refinement(self.generator, self.discriminator, plain, labels)
+            known = half == 0 and z is plain and drawn().images is not None
+            imagined = Imagined(z, labels, drawn().images if known else generate(z, labels))
             if self.reuse_latents and not learns:
-                self._reused[draw.part] = imagined
+                self._reused[draw.part, half] = imagined
             return imagined
 
-        real_labels = batch["labels"] if self.classes else None
-        return Scene(batch["images"], real_labels, imagine, generate, draw, latents=partial(self.prior, draw))
+        def scene(half: int, draw: Draw, partner: Scene | None = None) -> Scene:
+            more = {"latents": partial(self.prior, draw), "partner": partner, "over_ranks": self.over_ranks}
+            return Scene(batch["images"], real_labels, partial(imagine, half), generate, draw, **more)
+
+        if self.pairing is None:
+            return [scene(0, draw)]
+        second = scene(1, replace(draw, purpose=f"{draw.purpose}/partner"))
+        return [scene(0, draw, second), second]
+
+    def _latents(self, draw: Draw) -> Drawn:
+        z = self.prior(draw)
+        labels = draw.integers("labels", self.classes) if self.classes else None
+        if self.pairing is None:
+            return Drawn((z,), labels)
+        images = self._generate_without_graph(z, labels) if self.pairing.searches else None
+        pair = z, self.pairing(self.generator, self.prior, draw, z, labels, images, self.over_ranks)
+        self._pairs[draw.part] = Drawn(pair, labels)
+        return Drawn(pair, labels, images)
+
+    def _judge(
+        self, scenes: Sequence[Scene], terms: Sequence[Term], own: Callable[[Scene], dict[str, View]]
+    ) -> list[dict[str, Judgement]]:
+        """For each scene what D says of its `own` views and those that terms want. The scenes share "real"."""
+        views: dict[str, View] = {}
+        names: list[dict[str, str]] = []
+        for half, scene in enumerate(scenes):
+            names.append({})
+            asking = [term for term in terms if half == 0 or term.looks_at == "generated"]
+            for asked in (own(scene), *(term.views(scene) for term in asking)):
+                for name, view in asked.items():
+                    there = names[half][name] = name if name == "real" else f"{name} {half}"
+                    if there not in views or view.alone:  # where two want the same images, who wants them alone prevails
+                        views[there] = view
+        judged = judge(self.discriminator, views)
+        return [{name: judged[there] for name, there in half.items()} for half in names]
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -114,10 +165,8 @@ class AdversarialGame(Game):
 
     def _lazy_loss(self, player: str, interval: int) -> Callable[[Batch, Draw], tuple[Tensor, Statistics]]:
         def loss(batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
-            scene = self._scene(player, batch, draw)
-            terms = self._terms(player, interval)
-            judged = judge(self.discriminator, _views(terms, scene))
-            total = torch.stack([term.loss(scene, judged) for term in terms]).sum()
+            scenes, terms = self._scenes(player, batch, draw), self._terms(player, interval)
+            total = _sum(_losses(terms, scenes, self._judge(scenes, terms, lambda scene: {})))
             return interval * total, {"loss": total.detach()}
 
         return loss
@@ -129,11 +178,29 @@ class AdversarialGame(Game):
         return self.generator(z) if labels is None else self.generator(z, labels)
 
 
-def _views(terms: Sequence[Term], scene: Scene) -> dict[str, View]:
-    """What the terms want judged. Where two want the same images, who wants them alone prevails."""
-    found: dict[str, View] = {}
+def _real(scene: Scene) -> dict[str, View]:
+    return {"real": View(scene.real, scene.real_labels)}
+
+
+def _fake(scene: Scene) -> dict[str, View]:
+    return {"fake": View(scene.fake.images, scene.fake.labels)}
+
+
+def _losses(terms: Sequence[Term], scenes: Sequence[Scene], judged: Sequence[Mapping[str, Judgement]]) -> list[Tensor]:
+    """Every term's loss as often as it counts (`Term.looks_at`)."""
+    losses = []
     for term in terms:
-        for name, view in term.views(scene).items():
-            if name not in found or view.alone:
-                found[name] = view
-    return found
+        if term.looks_at == "generated":
+            losses += [term.loss(scene, half) for scene, half in zip(scenes, judged, strict=True)]
+        else:
+            losses += [term.loss(scenes[0], judged[0])] * (len(scenes) if term.looks_at == "real" else 1)
+    return losses
+
+
+def _sum(losses: Sequence[Tensor]) -> Tensor:
+    first, *more = losses
+    return sum(more, start=first)
+
+
+def _mean(halves: Sequence[Tensor]) -> Tensor:
+    return halves[0] if len(halves) == 1 else torch.stack(halves).mean()

@@ -7,7 +7,7 @@ discriminator's step it is AdvLatGAN-qua, at sampling time AdvLatGAN-z. One iter
 through both towards z alone: no gradient of a weight is computed. What follows the gradient is one kernel (`kernels/ifgsm.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from fastgan.config import Latent as Settings
 from fastgan.judgement import Judgement
-from fastgan.kernels.ifgsm import MAX_LEAVES, ifgsm_step
+from fastgan.kernels.ifgsm import ifgsm_step
 from fastgan.latent.frozen import frozen
+from fastgan.latent.leaves import Latent, Leaves
+from fastgan.latent.replay import repeat
 from fastgan.objectives import OBJECTIVES
-
-Latent = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-"""A latent: a tensor (B, ...), or several of them (chunks, a style pair, noise maps) in a list, a tuple or a dict."""
 
 
 def refine(
@@ -40,6 +39,7 @@ def refine(
     stop_score: float | None = None,
     keep_best: bool = False,
     leaves: Sequence[int | str] | None = None,
+    capture: bool = True,
 ) -> Latent:
     """Move latents by `steps` iterations of I-FGSM towards images that `discriminator` scores as more real.
 
@@ -61,6 +61,7 @@ def refine(
         stop_score: a sample stays where it is once its score (a map's mean) reaches this.
         keep_best: return each sample's iterate with the highest score, z itself and the last one included; one more forward.
         leaves: which tensors of a latent of several move, by position or key; all where None.
+        capture: on CUDA replay the iterations from one captured graph (`replay`); False for networks that look at values.
 
     Returns:
         The refined latents: the structure, shape, dtype and device of `z`, detached.
@@ -73,7 +74,7 @@ def refine(
     if steps < 0:
         raise ValueError(f"steps must be at least 0, not {steps}")
     loss_of = OBJECTIVES[objective].per_score
-    latent = _Leaves(z, leaves)
+    latent = Leaves(z, leaves)
     with torch.inference_mode(False), torch.enable_grad(), frozen(generator, discriminator) as reset:
         rows = latent.rows()
         origin = [leaf.clone() for leaf in rows] if radius is not None else None
@@ -94,14 +95,16 @@ def refine(
 
         options = {"step_size": step_size, "direction": direction, "radius": radius, "radius_norm": radius_norm}
         options |= {"momentum": momentum, "stop_score": stop_score, **state}
-        for k in range(steps):
-            if k:
-                reset()
+
+        def step() -> None:
+            reset()
             here = [leaf.detach().requires_grad_() for leaf in rows]  # their memory, which the step below changes in place
             score = judge(here)
             # A leaf that the generator makes no use of has a gradient of zeros; where it is the only one, that is a mistake.
             gradients = torch.autograd.grad(loss_of(score).sum(), here, materialize_grads=len(here) > 1)
             ifgsm_step(rows, gradients, origin, score=_per_sample(score, precise) if scored else None, **options)
+
+        repeat(step, steps, device, capture)
         if keep_best and steps:
             reset()
             with torch.no_grad():
@@ -127,56 +130,6 @@ class Refinement:
 
 
 _OPTIONS = ("step_size", "radius", "radius_norm", "direction", "momentum", "stop_score", "keep_best")
-
-
-_SMALL_LEAF = 4096
-
-
-class _Leaves:
-    """A latent taken apart into its leaves, and put together again. Each that moves becomes (B, D_i) rows of memory of its own:
-    a step over all of them is one launch, and the generator gets contiguous tensors.
-
-    On the CPU leaves of up to _SMALL_LEAF numbers lie side by side in one (B, D) tensor, for there a call costs more than a
-    copy (6 chunks of 64 x 20, all options: 4.6 ms in the place of 6.2); and so do more leaves than a launch takes.
-    """
-
-    def __init__(self, z: Latent, leaves: Sequence[int | str] | None) -> None:
-        self.kind = type(z)
-        named = {0: z} if isinstance(z, Tensor) else z if isinstance(z, Mapping) else dict(enumerate(z))
-        self.tensors = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in named.items()}
-        self.moving = list(self.tensors) if leaves is None else list(leaves)
-        unknown = [name for name in self.moving if name not in self.tensors]
-        if unknown or not self.moving:
-            raise ValueError(f"the latent has leaves {list(self.tensors)}, so {leaves} can't be the ones to move")
-        first = self.tensors[self.moving[0]]
-        if any(t.dim() < 2 or len(t) != len(first) or t.dtype != first.dtype for t in map(self.tensors.get, self.moving)):
-            raise ValueError("latents are (B, ...) tensors; the leaves of one must agree in B and dtype")
-        if not first.is_floating_point():
-            raise ValueError(f"latents must be floating point, not {first.dtype}")
-
-        self.sizes = [self.tensors[name].shape[1:].numel() for name in self.moving]
-        small = first.device.type == "cpu" and len(first) * sum(self.sizes) <= _SMALL_LEAF * len(self.sizes)
-        self.joined = len(self.sizes) > 1 and (small or len(self.sizes) > MAX_LEAVES)
-
-    def rows(self) -> list[Tensor]:
-        """Copies of the moving leaves, (B, D_i) each, or one (B, D) of them all."""
-        parts = [self.tensors[name].flatten(1) for name in self.moving]
-        return [torch.cat(parts, 1)] if self.joined else [part.clone(memory_format=torch.contiguous_format) for part in parts]
-
-    def assemble(self, rows: Sequence[Tensor]) -> Latent:
-        """The latent with its moving leaves taken from such rows."""
-        parts = rows[0].split(self.sizes, 1) if self.joined else rows
-        moved = {name: _shaped(part, self.tensors[name].shape) for name, part in zip(self.moving, parts, strict=True)}
-        everything = self.tensors | moved
-        if issubclass(self.kind, Tensor):
-            return everything[0]
-        if issubclass(self.kind, Mapping):
-            return everything
-        return self.kind(*everything.values()) if hasattr(self.kind, "_fields") else self.kind(everything.values())
-
-
-def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
-    return rows if rows.shape == shape else rows.reshape(shape)
 
 
 def _per_sample(score: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ Keys and values are max-pooled by 2, as in that paper's code and in BigGAN; gamm
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +27,36 @@ class Attention(nn.Module):
         self.value, self.out = convolve(channels, max(channels // 2, 1)), convolve(max(channels // 2, 1), channels)
         self.gamma = nn.Parameter(torch.zeros(1))  # not a scalar: DeepSpeed can't broadcast one
         self.twice_differentiable = False
-        """Whether a second-order term differentiates through this: then by plain products, as torch's fused attention has no
-        second derivative."""
+        """Whether a second-order term differentiates through this: then by plain products, as on the CPU they always are, since
+        torch's fused attention has no second derivative."""
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.query(x), _pooled(self.key(x)), _pooled(self.value(x))
         mixed = self._attend(*(t.flatten(2).transpose(1, 2) for t in (query, key, value)))
         mixed = mixed.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.out(mixed)
+        out = self.out(mixed)
+        return x + self.gamma.to(out.dtype) * out  # a vector of one number would widen half precision
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        given = [t[:, None] for t in (query, key, value)]
-        if self.twice_differentiable:
-            with sdpa_kernel(SDPBackend.MATH):
-                return functional.scaled_dot_product_attention(*given, scale=1.0)[:, 0]
+        if query.device.type == "cpu":
+            return by_products(query, key, value)
+        return by_torch(query, key, value, self.twice_differentiable)
+
+
+def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key') value, of (B, n, c), (B, m, c) and (B, m, d): (B, n, d). Differentiable to any order.
+
+    On the CPU torch has no fused attention for keys narrower than values; what it has in its place widens half precision and
+    looks for rows of minus infinity: 57 milliseconds where this takes 17, forward and backward, 32 maps of 32x32 in bf16. Here
+    half precision rounds the products before the softmax.
+    """
+    return torch.bmm(torch.bmm(query, key.transpose(1, 2)).softmax(2), value)
+
+
+def by_torch(query: Tensor, key: Tensor, value: Tensor, twice_differentiable: bool) -> Tensor:
+    """`by_products` in one kernel where there is one that can do what is asked."""
+    given = [t[:, None] for t in (query, key, value)]
+    with sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext():
         return functional.scaled_dot_product_attention(*given, scale=1.0)[:, 0]
 
 

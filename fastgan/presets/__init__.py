@@ -3,6 +3,7 @@
 from fastgan.checked import UserError, nearest
 from fastgan.config import Config
 from fastgan.presets.biggan import BIGGAN
+from fastgan.presets.cdcgan import CDCGAN
 from fastgan.presets.celeba import CELEBA
 from fastgan.presets.cifar10 import CIFAR10
 from fastgan.presets.digits import DIGITS
@@ -10,7 +11,7 @@ from fastgan.presets.lsun import LSUN
 from fastgan.presets.stl10 import STL10
 from fastgan.presets.toys import TOYS
 
-PRESETS: dict[str, Config] = {c.name: c for c in (*DIGITS, *TOYS, *CIFAR10, *STL10, *CELEBA, *LSUN, *BIGGAN)}
+PRESETS: dict[str, Config] = {c.name: c for c in (*DIGITS, *TOYS, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *BIGGAN)}
 DEFAULT = "digits-sngan-qua"
 
 

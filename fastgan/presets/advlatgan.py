@@ -3,13 +3,17 @@
 100k rounds of 128 images, one discriminator step each, twice as many latents for G; z of 100 coordinates; Adam at 2e-4 for
 both, falling to 0 along a line. Every row of a table is a baseline and, under the name with -qua, the same with one refinement
 step. The moving average that samples are drawn from is ours: it does not touch the training.
+
+`msgan` and `div` make any configuration one with pairs of latents and the mode-seeking term, of weight 1 as published for the
+conditional DCGAN (presets/cdcgan.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
-from fastgan.terms import Term, WganGP
+from fastgan.terms import ModeSeeking, Term, WganGP
 
 TRAINING = Training(steps=100_000, batch_size=128, n_dis=1, generator_batch=2)
 
@@ -63,3 +67,23 @@ def runs(prefix: str, data: Data, table: Sequence[tuple[str, float, bool, float]
             ),
         ]
     return tuple(configs)
+
+
+def msgan(config: Config) -> Config:
+    """The same with random pairs and the mode-seeking term, named after `config` with -msgan."""
+    return _paired(config, "random", "msgan", "MSGAN")
+
+
+def div(config: Config) -> Config:
+    """The same with hard pairs and the mode-seeking term, named after `config` with -div."""
+    return _paired(config, "hard", "div", "AdvLatGAN-div")
+
+
+def _paired(config: Config, pair: Literal["random", "hard"], suffix: str, method: str) -> Config:
+    return replace(
+        config,
+        name=f"{config.name}-{suffix}",
+        description=f"{config.description} + {method}",
+        latent=replace(config.latent, pair=pair),
+        terms=config.terms | {"mode_seeking": ModeSeeking()},
+    )

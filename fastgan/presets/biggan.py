@@ -1,14 +1,17 @@
-"""BigGAN (Brock, Donahue, Simonyan, ICLR 2019) on ImageNet, CIFAR-10 and a small folder, each with and without AdvLatGAN-qua.
+"""BigGAN (Brock, Donahue, Simonyan, ICLR 2019) on ImageNet, CIFAR-10 and a small folder, each with and without AdvLatGAN-qua,
+the latter two with AdvLatGAN-div.
 
 ImageNet: batches of 2048, hinge, two discriminator steps a round, Adam (0, 0.999) with eps 1e-6 at 5e-5 for G and 2e-4 for D,
 200k rounds, z of 120 (128 px), averaged with 0.9999 a step: a half-life of 6,931 rounds of 4,096 images. CIFAR-10: settings
 with which StudioGAN trains BigGAN (batches of 64, five discriminator steps, 2e-4 for both, z of 80). No eps is published
-for refinement in BigGAN: 0.04, as for the SN networks of CIFAR-10. `emoji64` is for a small folder of images in class folders.
+for refinement in BigGAN: 0.04, as for the SN networks of CIFAR-10; nor a weight for -div: 1, as for the conditional DCGAN.
+`emoji64` is for a small folder of images in class folders.
 """
 
 from dataclasses import replace
 
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
+from fastgan.presets.advlatgan import div
 
 
 def _imagenet(name: str, side: int, width: int, dim: int, attention: int, batch: int) -> Config:
@@ -68,6 +71,8 @@ BIGGAN = (
     _imagenet("imagenet256", 256, 96, 140, 64, 2048),
     _CIFAR10,
     _qua(_CIFAR10),
+    div(_CIFAR10),
     _EMOJI64,
     _qua(_EMOJI64),
+    div(_EMOJI64),
 )

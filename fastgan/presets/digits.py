@@ -2,10 +2,13 @@
 
 Networks: the SN "cnn" pair with 16 base channels at 32x32. With so few images D learns them by heart long before G can
 draw them, so G's rate is 8 times D's: FD-digits after 1,200 rounds of the default was 0.9, where G 2e-4 and D 4e-4 gave 15.
-One run is class-conditional, with the optimisers of AdvLatGAN-div.
+The cdcgan runs are class-conditional, with the optimisers of AdvLatGAN-div.
 """
 
+from dataclasses import replace
+
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
+from fastgan.presets.advlatgan import div, msgan
 from fastgan.terms import R1
 
 _DATA = Data(source="digits", resolution=32, channels=1, noise=1 / 128)
@@ -25,11 +28,11 @@ _TABLE = (
 
 _CONDITIONAL_ADAM = Adam(rate=2e-4, betas=(0.5, 0.999), weight_decay=1e-4, schedule="constant")
 _CONDITIONAL = Config(
-    name="digits-cdcgan-qua",
-    description="conditional DCGAN + AdvLatGAN-qua",
+    name="digits-cdcgan",
+    description="conditional DCGAN",
     objective="non-saturating",
     data=_DATA,
-    latent=Latent(dim=64, refine_steps=1, step_size=0.03),
+    latent=Latent(dim=64),
     network=Network(family="dcgan-conditional", width=16, classes=10),
     generator=_CONDITIONAL_ADAM,
     discriminator=_CONDITIONAL_ADAM,
@@ -53,4 +56,12 @@ DIGITS = (
         for name, method, objective, terms, steps, step_size in _TABLE
     ),
     _CONDITIONAL,
+    replace(
+        _CONDITIONAL,
+        name="digits-cdcgan-qua",
+        description="conditional DCGAN + AdvLatGAN-qua",
+        latent=Latent(dim=64, refine_steps=1, step_size=0.03),
+    ),
+    msgan(_CONDITIONAL),
+    div(_CONDITIONAL),
 )

@@ -40,6 +40,11 @@ class BalancedConsistency(Term):
     """T."""
 
     @property
+    def looks_at(self) -> Literal["real", "generated"]:
+        """CR is of real images alone."""
+        return "generated" if self.fake else "real"
+
+    @property
     def transforms_images(self) -> bool:
         """Points in the plane have no sides to flip."""
         return True

@@ -34,6 +34,11 @@ class Dragan(Term):
     """Its size: a share of the images' standard deviation, or the noise's own."""
 
     @property
+    def looks_at(self) -> Literal["real"]:
+        """Real images alone."""
+        return "real"
+
+    @property
     def couples(self) -> bool:
         """The uniform form's standard deviation is the whole batch's."""
         return self.form == "uniform"

@@ -6,6 +6,7 @@ Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converg
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -23,6 +24,11 @@ class R1(Term):
     or better."""
 
     gamma: NonNegativeFloat = 1.0
+
+    @property
+    def looks_at(self) -> Literal["real"]:
+        """Real images alone."""
+        return "real"
 
     @property
     def second_order(self) -> bool:

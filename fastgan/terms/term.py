@@ -38,6 +38,12 @@ class Scene:
     draw: Draw
     latents: Callable[[str], Tensor] | None = None
     """(name) -> further latents from the game's prior, (B', dim), drawn under that name; None in a game without one."""
+    partner: "Scene | None" = None
+    """In a game of pairs, what the phase may look at in their second half: as many generated images, of the same labels. None
+    in a game without them, and in the second half."""
+
+    over_ranks: Callable[[Tensor], Tensor] | None = None
+    """Where several ranks share the batch, their mean of a tensor, with the gradient of the identity; None for one alone."""
 
     @cached_property
     def fake(self) -> Imagined:
@@ -59,8 +65,21 @@ class Term:
         return "discriminator"
 
     @property
+    def looks_at(self) -> Literal["real", "generated", "pair"]:
+        """What the loss is of: real images alone, generated ones too, or two batches of generated ones.
+
+        A game of pairs (`latent.pair`) sums a player's whole loss over the two halves: a term of generated images is computed
+        for each, one of real images alone is computed once and counts twice, one of the pair itself counts once."""
+        return "generated"
+
+    @property
     def couples(self) -> bool:
         """Whether the loss mixes samples, so that a sum over micro-batches is not the loss of the whole batch."""
+        return False
+
+    @property
+    def spans_ranks(self) -> bool:
+        """Whether a loss that mixes samples is nevertheless the whole batch's where ranks share it (`Scene.over_ranks`)."""
         return False
 
     @property

@@ -5,14 +5,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from fastgan.checked import UserError, nearest
 from fastgan.data import DISTRIBUTIONS, Stream, open_source
 from fastgan.engine import ALONE, Ranks
-from fastgan.evaluation import DigitsJudge, cached_classifier, good_samples
+from fastgan.evaluation import DigitsJudge, Tally, cached_classifier, diversity_within_classes, good_samples, manifold
+from fastgan.evaluation.manifold import NEAREST
 from fastgan.latent.samplers import name_of
 from fastgan.training.files import write_json
 from fastgan.training.run import Run
@@ -60,16 +62,19 @@ def evaluate(
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
 
     def judge(recipe: Recipe) -> tuple[dict[str, Any], Cost]:
-        found = {}
-        for name in chosen:
+        seen = {}
+        for look in dict.fromkeys(METRICS[name].look for name in chosen):
             samples = Samples(run, num, recipe, ranks, quiet)
             if ranks.first:
                 with ranks.alone():
-                    found[name] = METRICS[name](run, samples.gathered())
+                    seen[look] = look(run, samples.gathered())
             else:
                 deque(samples.gathered(), maxlen=0)
             cost = samples.cost()
-        return found, cost
+        if not ranks.first:
+            return {}, cost
+        with ranks.alone():
+            return {name: METRICS[name].judge(run, seen[METRICS[name].look]) for name in chosen}, cost
 
     found, cost = judge(recipe)
     result = {
@@ -110,12 +115,30 @@ def suitable_metrics(run: Run) -> list[str]:
     return ["fd-digits"] if source == "digits" else []
 
 
-def _fd_digits(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
-    """Fréchet distance of a digits classifier's features (see `fastgan.evaluation.digits`)."""
+def _look_at_digits(run: Run, samples: Iterator[Tensor]) -> Tally:
+    """Features of a classifier of digits (see `fastgan.evaluation.digits`)."""
     if run.config.data.source != "digits":
-        raise UserError(f"fd-digits judges runs trained on digits; this one's data.source is {run.config.data.source}")
-    report = _digits_judge(run.path, run.config.data.resolution)(samples)
+        raise UserError(f"digits are judged of runs trained on digits; this one's data.source is {run.config.data.source}")
+    return _digits_judge(run.path, run.config.data.resolution).look(samples)
+
+
+def _fd_digits(run: Run, seen: Tally) -> dict[str, Any]:
+    report = _digits_judge(run.path, run.config.data.resolution)(seen)
     return {**dataclasses.asdict(report), "title": report.title}
+
+
+def _prdc_digits(run: Run, seen: Tally) -> dict[str, Any]:
+    real = _digits_judge(run.path, run.config.data.resolution).real
+    if len(seen.features) <= NEAREST:
+        raise UserError(f"num must be above {NEAREST} for prdc-digits, not {len(seen.features)}")
+    report = manifold(real.features, seen.features)
+    return {"value": report.precision, **dataclasses.asdict(report), "title": "among real digits", "shown": report.shown}
+
+
+def _diversity_digits(run: Run, seen: Tally) -> dict[str, Any]:
+    real = _digits_judge(run.path, run.config.data.resolution).real
+    value, of_real = (diversity_within_classes(tally.features, tally.predictions) for tally in (seen, real))
+    return {"value": value, "real": of_real, "title": "diversity within digits", "shown": f"{value:.3f} (real {of_real:.3f})"}
 
 
 @lru_cache(maxsize=1)
@@ -128,12 +151,17 @@ def _digits_judge(run: Path, side: int) -> DigitsJudge:
     return DigitsJudge(classifier, train, held_out, held_out_labels)
 
 
-def _good_samples(run: Run, samples: Iterator[Tensor]) -> dict[str, Any]:
-    """The good-sample rate and the modes covered (see `fastgan.evaluation.modes`)."""
+def _look_at_points(run: Run, samples: Iterator[Tensor]) -> Tensor:
     distribution = DISTRIBUTIONS.get(run.config.data.source)
     if distribution is None or not distribution.modes:
         raise UserError(f"good-samples judges points with modes; this run's data.source is {run.config.data.source}")
-    report = good_samples(samples, distribution.modes, distribution.sigma)
+    return torch.cat([batch.cpu() for batch in samples])
+
+
+def _good_samples(run: Run, seen: Tensor) -> dict[str, Any]:
+    """The good-sample rate and the modes covered (see `fastgan.evaluation.modes`)."""
+    distribution = DISTRIBUTIONS[run.config.data.source]
+    report = good_samples(seen, distribution.modes, distribution.sigma)
     return {**dataclasses.asdict(report), "title": "good samples", "shown": report.shown}
 
 
@@ -146,7 +174,18 @@ def _whole_split(split: str, side: int) -> tuple[str, Tensor, Tensor]:
     return source.fingerprint, batch["images"], batch["labels"]
 
 
-METRICS: dict[str, Callable[[Run, Iterator[Tensor]], dict[str, Any]]] = {
-    "fd-digits": _fd_digits,
-    "good-samples": _good_samples,
+class Metric(NamedTuple):
+    """How samples are looked at, in one pass that metrics share, and what is made of it."""
+
+    look: Callable[[Run, Iterator[Tensor]], Any]
+    judge: Callable[[Run, Any], dict[str, Any]]
+
+
+METRICS = {
+    "fd-digits": Metric(_look_at_digits, _fd_digits),
+    "prdc-digits": Metric(_look_at_digits, _prdc_digits),
+    "diversity-digits": Metric(_look_at_digits, _diversity_digits),
+    "good-samples": Metric(_look_at_points, _good_samples),
 }
+"""Name -> metric. fd-digits: Fréchet distance of a digits classifier's features; prdc-digits: precision, recall, density and
+coverage of the same; diversity-digits: their distances within the classes that the classifier sees; good-samples: of points."""

@@ -73,6 +73,13 @@ def listing(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]" * 8 + ".pt"))
 
 
+def drop_after(folder: Path, round_number: int) -> None:
+    """Remove the checkpoints of later rounds."""
+    for path in listing(folder):
+        if int(path.stem) > round_number:
+            path.unlink()
+
+
 def clear_partial(folder: Path) -> None:
     """Remove what a killed process was writing."""
     for partial in folder.glob(f"*{_PARTIAL}"):

@@ -47,6 +47,9 @@ from fastgan.training.telemetry import Silence, Telemetry
 
 RUNS = Path("runs")
 CHANGEABLE = {
+    "collapse.rollbacks",
+    "collapse.rate_factor",
+    "collapse.sigma_growth",
     "data.threads",
     "engine.kind",
     "engine.zero_stage",
@@ -57,6 +60,7 @@ CHANGEABLE = {
     "training.sample_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.spectra_every",
 }
 """What a resumed run may set anew; anything else would make it another run."""
 GRID_ROWS = 8
@@ -66,7 +70,7 @@ REAL = 256
 
 
 class Diverged(RuntimeError):
-    """A loss or a weight is NaN or infinite."""
+    """Training has collapsed: a loss or a weight is NaN or infinite, or sigma_0 has exploded."""
 
 
 def starting_config(name: str | None, run_dir: Path | None, assignments: Iterable[str], resume: bool) -> Config:
@@ -114,7 +118,8 @@ def train(
 
     Raises:
         UserError: the configuration can't work here, or the folder holds something else; nothing was overwritten.
-        Diverged: a loss or weight is NaN or infinite; the message names the last good checkpoint.
+        Diverged: a loss or weight is NaN or infinite, or sigma_0 has exploded, and the run may not go back any more
+            (`config.collapse`); the message names the last good checkpoint.
     """
     if steps is not None:
         config = configuration.override(config, [f"training.steps={steps}"])
@@ -162,12 +167,12 @@ def _train(
 ) -> None:
     training, ranks = config.training, session.ranks
     with ranks.agreed():
-        guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0)
+        guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0, config.collapse.sigma_growth)
     if resume:
         notes = [*notes, *_load(config, session, guard, folder)]
     with ranks.agreed():
         if ranks.first:
-            telemetry.truncate(folder.metrics, session.round)
+            telemetry.truncate(folder.metrics, session.round, session.rollbacks.count)
             checkpoint.clear_partial(folder.checkpoints)
             folder.write_config(config)
 
@@ -183,10 +188,17 @@ def _train(
                 session.play_round()
             log.advance(session.round)
             done, stopped = session.round >= training.steps, ranks.any(interrupt.requested)
-            if done or session.round % training.log_every == 0:
-                _check_finite(session, folder)
+            logs = done or session.round % training.log_every == 0
+            saves = done or stopped or session.round % training.checkpoint_every == 0
+            if logs or saves:
+                measured, wrong = _examined(session, guard)
+                if wrong is not None:
+                    log.warn(_go_back(config, session, guard, folder, log, wrong))
+                    done = stopped = False
+                    continue
+            if logs:
                 metrics = session.read_tally()
-                log.record(session.round, session.images, metrics)
+                log.record(session.round, session.images, metrics | measured)
                 log.warn(guard.look_at_metrics(metrics))
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 with ranks.agreed():
@@ -196,8 +208,7 @@ def _train(
                         shown = picture(samples, config.data.source, _columns(config))
                         log.show("samples", shown, session.round)
                         write_image(shown, folder.samples / f"{session.round:08d}.png")
-            if done or stopped or session.round % training.checkpoint_every == 0:
-                _check_finite(session, folder)
+            if saves:
                 log.sync()
                 _save(config, session, guard, folder)
         if stopped and not done:
@@ -215,6 +226,8 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         game = games.build(config).to(device).train()
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
+    if ranks.count > 1:
+        game.over_ranks = ranks.mean
     if ranks.count > 1 and config.network.batch_norm_ranks != 1:
         _share_batch_norm(config, game, ranks)
     return Session(
@@ -227,6 +240,7 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         accumulate=training.accumulate,
         half_life=training.ema_half_life,
         rampup=training.ema_rampup,
+        spectra_every=training.spectra_every,
         ranks=ranks,
     )
 
@@ -291,8 +305,8 @@ def _check_shares(config: Config, ranks: Ranks) -> None:
             f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks.count} equal "
             "micro-batches (training.accumulate x ranks)"
         )
-    if ranks.count > 1 and config.coupled:
-        raise UserError(f"{config.coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
+    if ranks.count > 1 and (coupled := config.coupled_over_ranks):
+        raise UserError(f"{coupled[0]} couples the samples of a batch, so {ranks.count} ranks can't share it")
 
 
 def open_source(config: Config, quiet: bool = True) -> Source | Distribution:
@@ -426,12 +440,55 @@ def _occupied(folder: Folder) -> str:
     return f"{folder.path} holds a run at round {reached} of {steps}: go on with --resume, or choose another --run-dir"
 
 
-def _check_finite(session: Session, folder: Folder) -> None:
-    if session.is_finite():
-        return
-    good = folder.newest_checkpoint()
-    where = f"the last good checkpoint is {good}" if good else "there was no checkpoint yet"
-    raise Diverged(f"a loss or weight was NaN or infinite by round {session.round}: training has stopped, {where}")
+def _examined(session: Session, guard: CollapseGuard) -> tuple[dict[str, float], str | None]:
+    """What was measured, and what is wrong, the same on every rank."""
+    if not session.is_finite():
+        return {}, "a loss or weight was NaN or infinite"
+    measured = session.measure()
+    return measured, guard.look_at_spectra(measured)
+
+
+def _go_back(
+    config: Config, session: Session, guard: CollapseGuard, folder: Folder, log: Telemetry | Silence, wrong: str
+) -> str:
+    """Go back to the last good checkpoint, all ranks together, and say so.
+
+    That checkpoint is written anew with the count of rollbacks, and later ones go: resumed, the run does not collapse again
+    first. Killed before it is written, it does, in the same way.
+
+    Raises:
+        Diverged: it may not go back, or there is nothing to go back to.
+    """
+    before, wrong = session.rollbacks, f"{wrong} by round {session.round}"
+    good = session.ranks.told(_last_good(folder, before.to, config.training.checkpoint_every))
+    if good is None or before.count >= config.collapse.rollbacks:
+        newest = folder.newest_checkpoint()
+        where = f"the last good checkpoint is {newest}" if newest else "there was no checkpoint yet"
+        often = f" after {before.count} rollback{'s'[: before.count > 1]}" if before.count else ""
+        raise Diverged(f"{wrong}: training has stopped{often}, {where}")
+    with session.ranks.agreed():
+        state = checkpoint.load(good)
+    collapsed = session.round
+    session.go_back(state, config.collapse.rate_factor)
+    guard.load_state_dict(state["guard"])
+    count, rate = session.rollbacks.count, session.rollbacks.rate
+    log.go_back(session.round, session.images, {"rollback": count, "collapsed": collapsed, "rate": rate, "reason": wrong})
+    with session.ranks.agreed():
+        if session.ranks.first:
+            checkpoint.drop_after(folder.checkpoints, session.round)
+    _save(config, session, guard, folder)
+    often = f"rollback {count} of {config.collapse.rollbacks}"
+    return f"{wrong}: back to round {session.round}, with rates times {rate:g} and other latents ({often})"
+
+
+def _last_good(folder: Folder, to: int | None, every: int) -> Path | None:
+    """The newest checkpoint; the one before, if the run went back to that one already and has saved none since: it may have
+    been collapsing when it was saved. Not those that a signal has left in between, which the undisturbed run has not."""
+    found = checkpoint.listing(folder.checkpoints)
+    found = [path for path in found if int(path.stem) % every == 0] or found
+    if len(found) > 1 and int(found[-1].stem) == to:
+        found.pop()
+    return found[-1] if found else None
 
 
 def _review(config: Config, source: Source | Distribution) -> Iterable[str]:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks
 from fastgan.games import Game
 from fastgan.games.game import Batch, Phase, Statistics
 from fastgan.training.average import MovingAverage
+from fastgan.training.spectra import LEADING, leading_singular_values, matrices
 
 
 class Engine(Protocol):
@@ -20,7 +23,7 @@ class Engine(Protocol):
     def autocast(self): ...
     def set_rate(self, factor: float) -> None: ...
     def backward(self, loss: Tensor) -> None: ...
-    def step(self) -> None: ...
+    def step(self, measured: bool = False) -> Tensor | None: ...
     def whole(self, changed: bool = False) -> AbstractContextManager: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -32,6 +35,18 @@ class Stream(Protocol):
     def __next__(self) -> Batch: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rollbacks:
+    """How often a session went back to an earlier state of its, and what is otherwise since."""
+
+    count: int = 0
+    """What is drawn depends on it."""
+    rate: float = 1.0
+    """All learning rates are multiplied by it."""
+    to: int | None = None
+    """The round that it went back to last."""
 
 
 class Session:
@@ -46,6 +61,7 @@ class Session:
         batch_size: samples of one turn, over all ranks and micro-batches.
         accumulate: micro-batches of one turn.
         half_life, rampup: of the moving average, in images (see `MovingAverage`).
+        spectra_every: rounds between those whose gradients' norms are taken for `measure`; 0 for none.
         ranks: the processes that share each micro-batch; the state is the same on all of them, where no network computes
             statistics over its share.
     """
@@ -62,11 +78,12 @@ class Session:
         accumulate: int = 1,
         half_life: float = 0.0,
         rampup: float | None = None,
+        spectra_every: int = 0,
         ranks: Ranks = ALONE,
     ) -> None:
         self.game, self.make_engine, self.make_stream, self.rate = game, make_engine, make_stream, rate
         self.seed, self.batch_size, self.accumulate = seed, batch_size, accumulate
-        self.half_life, self.rampup, self.ranks = half_life, rampup, ranks
+        self.half_life, self.rampup, self.spectra_every, self.ranks = half_life, rampup, spectra_every, ranks
         self.round = 0
         """Rounds played."""
         self.images = 0
@@ -74,18 +91,23 @@ class Session:
         self.stage = 0
         self.tally: dict[str, tuple[Tensor, int]] = {}
         """Statistic -> its sum and count since they were last read."""
+        self.gradient_norms: dict[str, Tensor] = {}
+        """Phase -> the norm of its player's gradients at its last step in the last round that was measured."""
+        self.rollbacks = Rollbacks()
         self._begin_stage()
 
     def play_round(self) -> None:
         """Every phase in its order: draw, judge, backward over the micro-batches, one optimiser step a turn."""
         self._grow()
-        before, statistics = self.images, {}
+        before, statistics, measured = self.images, {}, self._is_measured(self.round + 1)
         batches: list[Batch] = []
+        if measured:
+            self.gradient_norms = {}
         for phase in self.game.phases():
             if self.round % phase.every:
                 continue
             engine = self.engines[phase.player]
-            engine.set_rate(self.rate(phase.player, self.round))
+            engine.set_rate(self.rate(phase.player, self.round) * self.rollbacks.rate)
             seen: list[Statistics] = []
             for turn in range(phase.times):
                 if phase.fresh or not batches:
@@ -96,7 +118,9 @@ class Session:
                             loss, observed = phase.loss(batch, self._draw(phase, turn, part))
                         engine.backward(loss / self.accumulate)
                         seen.append(observed)
-                engine.step()
+                norm = engine.step(measured)
+            if norm is not None:
+                self.gradient_norms[phase.name] = norm
             statistics[phase.name] = _mean(seen)
         self.ranks.mean_([value for observed in statistics.values() for value in observed.values()])
         self._count(statistics)
@@ -112,6 +136,39 @@ class Session:
         means = {name: total / self.tally[name][1] for name, total in zip(names, sums, strict=True)}
         self.tally = {}
         return means
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """What tells of stability, after a round that is to be measured, {} after any other.
+
+        `PHASE/gradient_norm` of the round's last step of each phase, before clipping, left out where it overflowed;
+        `weight_norm/PLAYER`; `sigma_0/WEIGHT`, `sigma_1/...`, `sigma_2/...` of every weight of two or more dimensions (see
+        `fastgan.training.spectra`), each computed on one rank. All ranks call it, and get the same.
+        """
+        if not self._is_measured(self.round):
+            return {}
+        found = {f"{phase}/gradient_norm": norm for phase, norm in self.gradient_norms.items()}
+        with self._whole():
+            for player in self.game.players:
+                weights = [weight for network in self.game.networks_of(player) for weight in network.parameters()]
+                found[f"weight_norm/{player}"] = nn.utils.get_total_norm(weights)
+            named = {
+                f"{name}.{label}": matrix
+                for names in self.game.players.values()
+                for name in names
+                for label, matrix in matrices(self.game.get_submodule(name)).items()
+            }
+            counts = [min(LEADING, *matrix.shape) for matrix in named.values()]
+            sigmas = torch.zeros(len(named), LEADING, device=next(self.game.parameters()).device)
+            for i, matrix in enumerate(named.values()):
+                if i % self.ranks.count == self.ranks.rank:
+                    sigmas[i] = leading_singular_values(matrix)
+        self.ranks.mean_([sigmas])
+        sigmas *= self.ranks.count
+        for k in range(LEADING):
+            found |= {f"sigma_{k}/{name}": sigmas[i, k] for i, name in enumerate(named) if k < counts[i]}
+        values = torch.stack(list(found.values())).tolist()
+        return {name: value for name, value in zip(found, values, strict=True) if isfinite(value)}
 
     def is_finite(self) -> bool:
         """Whether every statistic since the last reading, and every tensor of the game, is free of NaN and infinity, on every
@@ -135,6 +192,7 @@ class Session:
             "average": self.average.state_dict(),
             "stream": self.stream.state_dict(),
             "tally": {name: [total, count] for name, (total, count) in self.tally.items()},
+            "rollbacks": asdict(self.rollbacks),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,8 +200,10 @@ class Session:
         state of engines and stream: they begin.
 
         Raises:
-            RuntimeError, ValueError: the state is of another game, or of other data.
+            RuntimeError, ValueError: the state is of another game, of an earlier stage, or of other data.
         """
+        if state["stage"] < self.stage:
+            raise ValueError(f"the state is of stage {state['stage']}, which this session has left")
         while self.stage < state["stage"]:
             self._enter_next_stage()
         if state["stream"]:
@@ -156,6 +216,15 @@ class Session:
         self.round, self.images = state["round"], state["images"]
         device = next(self.game.parameters()).device
         self.tally = {name: (total.to(device), count) for name, (total, count) in state["tally"].items()}
+        self.rollbacks = Rollbacks(**state.get("rollbacks", {}))
+
+    def go_back(self, state: Mapping[str, Any], rate_factor: float) -> None:
+        """Continue from an earlier `state_dict` of this session in another way than before: replayed, it would come to the same
+        end. All rates are multiplied by `rate_factor` from here on, and latents, labels and noise are drawn anew. The order of
+        the real images stays: each is shown once an epoch."""
+        count, rate = self.rollbacks.count + 1, self.rollbacks.rate * rate_factor
+        self.load_state_dict(state)
+        self.rollbacks = Rollbacks(count, rate, self.round)
 
     def _grow(self) -> None:
         if self.stage < len(self.game.stages) and self.round >= self.game.stages[self.stage]:
@@ -190,7 +259,11 @@ class Session:
         size = self.batch_size // (self.accumulate * self.ranks.count)
         first = (part * self.ranks.count + self.ranks.rank) * size
         rows = torch.arange(first, first + size, device=next(self.game.parameters()).device)
-        return Draw(self.seed, phase.name, self.round, rows, turn, part)
+        purpose = f"{phase.name} {self.rollbacks.count}" if self.rollbacks.count else phase.name
+        return Draw(self.seed, purpose, self.round, rows, turn, part)
+
+    def _is_measured(self, round_number: int) -> bool:
+        return self.spectra_every > 0 and round_number % self.spectra_every == 0
 
     def _count(self, statistics: Mapping[str, Statistics]) -> None:
         for phase, observed in statistics.items():

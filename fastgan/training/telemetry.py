@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,10 +21,14 @@ _PLAIN_SECONDS = 5.0
 """Seconds between lines where there is no terminal."""
 
 
-def truncate(metrics: Path, last_round: int) -> None:
-    """Drop the records after `last_round`, and a line that a dying process left unfinished."""
-    kept = [line for line, record in _records(metrics) if record["round"] <= last_round]
-    replace_text(metrics, "".join(kept))
+def truncate(metrics: Path, last_round: int, rollbacks: int = 0) -> None:
+    """Drop the metrics after `last_round`, what is said of rollbacks after the first `rollbacks` ones, and a line that a dying
+    process left unfinished."""
+
+    def is_kept(record: dict) -> bool:
+        return record["rollback"] <= rollbacks if "rollback" in record else record["round"] <= last_round
+
+    replace_text(metrics, "".join(line for line, record in _records(metrics) if is_kept(record)))
 
 
 def read(metrics: Path) -> list[dict]:
@@ -59,14 +64,12 @@ class Telemetry:
     """Takes the metrics of a run, from round `start` on, and shows them to whoever is there."""
 
     def __init__(self, folder: Folder, start: int, rounds: int, quiet: bool = False) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
+        self.folder = folder
         self.start, self.rounds = start, rounds
-        self.began = self.last = time.perf_counter()
+        self.began = self.started = self.last = time.perf_counter()
         self.last_images: int | None = None
         self.last_line = -_PLAIN_SECONDS
-        self.file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        self.board = SummaryWriter(str(folder.tensorboard), purge_step=start + 1)
+        self._open(start)
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.progress = Progress(
             TextColumn("round"),
@@ -87,6 +90,15 @@ class Telemetry:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        self._close()
+
+    def _open(self, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.file = open(self.folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=start + 1)
+
+    def _close(self) -> None:
         self.file.close()
         self.board.close()
 
@@ -111,8 +123,22 @@ class Telemetry:
         if self.progress.disable and (now - self.last_line >= _PLAIN_SECONDS or round_number == self.rounds):
             self.last_line = now
             done = round_number - self.start
-            left = (now - self.began) / done * (self.rounds - round_number) if done else 0.0
+            left = (now - self.started) / done * (self.rounds - round_number) if done else 0.0
             self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
+
+    def go_back(self, round_number: int, images: int, event: Mapping[str, Any]) -> None:
+        """The run goes on from an earlier round: what was recorded since is dropped; `event` says why, and which "rollback" it
+        is."""
+        self._close()
+        truncate(self.folder.metrics, round_number, event["rollback"] - 1)
+        self._open(round_number)
+        self.file.write(json.dumps({"round": round_number, "images": images, **event}) + "\n")
+        self.file.flush()
+        self.sync()
+        self.board.add_scalar("rollbacks", event["rollback"], round_number)
+        self.start, self.started = round_number, time.perf_counter()
+        self.begin_clock(images)
+        self.advance(round_number)
 
     def sync(self) -> None:
         """Make the records outlast a power cut, as the checkpoint that follows will."""

@@ -1,16 +1,17 @@
 import json
+import re
 
 import pytest
 import torch
 
 from bench import step
-from bench.eager import PENALTIES, EagerRound, plain
+from bench.eager import PENALTIES, eager_round, plain
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.judgement import View, judge
 from fastgan.kernels.convolution import conv2d
 from fastgan.networks import build
-from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNLinear
+from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNLinear, iterate_spectral_norms
 from fastgan.presets import preset
 from fastgan.terms import R1, Imagined, Scene, WganGP
 
@@ -84,9 +85,69 @@ def test_plain_networks_are_ours_in_torchs_own_layers(name):
     assert sum(p.numel() for p in theirs[1].parameters()) == sum(p.numel() for p in ours[1].parameters())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def small_biggan(**fields):
+    settings = {
+        "data.resolution": 32,
+        "network.width": 8,
+        "network.attention": "[16]",
+        "network.embedding": 5,
+        "latent.dim": 12,
+    }
+    settings |= {"training.batch_size": 4, "training.device": "cpu"} | fields
+    return override(preset("emoji64-biggan-qua"), [f"{name}={value}" for name, value in settings.items()])
+
+
+@pytest.mark.parametrize(("side", "classes"), [(32, 9), (64, 0)])
+def test_plain_biggan_is_the_same_function_of_the_same_parameters(side, classes):
+    config = small_biggan(**{"data.resolution": side, "network.classes": classes, "latent.dim": 20})
+    ours, theirs = build(config), eager_round(config)
+    labels = (step._labels(config),) if classes else ()
+    given = [(torch.randn(4, config.latent.dim), *labels), (step._real(config), *labels)]
+    for mine, other, inputs in zip(ours, (theirs.generator, theirs.discriminator), given, strict=True):
+        found = {name.removesuffix("_orig"): parameter for name, parameter in other.named_parameters()}
+        expected = {re.sub(r"(stages\.\d+)\.0", r"\1", name): parameter for name, parameter in mine.named_parameters()}
+        assert found.keys() == expected.keys()
+        assert sum(p.numel() for p in found.values()) == sum(p.numel() for p in expected.values())
+        with torch.no_grad():
+            for name, parameter in expected.items():
+                if name.endswith(("gamma", "bias")):
+                    parameter.normal_()  # both are 0 at the start, which would hide the attention
+                if mine is ours[0] and name.startswith("linear."):
+                    parameter = parameter.unflatten(0, mine.linear.map).movedim(2, 0).flatten(0, 2)
+                found[name].copy_(parameter)
+            iterate_spectral_norms(mine, 200)  # until both have the same singular vectors
+            for part in other.modules():
+                for hook in 200 * list(part._forward_pre_hooks.values()):
+                    hook(part, ())
+        torch.testing.assert_close(other(*inputs), mine(*inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_the_eager_biggan_round_freezes_the_opponent():
+    """Besides refinement's gradient towards D, which is D's own, nobody but the player whose turn it is gets gradients."""
+    eager = eager_round(small_biggan(**{"latent.refine_steps": 2}))
+    seen = []
+    for network, optimiser in eager.optimisers.items():
+        optimiser.register_step_pre_hook(
+            lambda *_, network=network: seen.append(
+                [(player is network, all((p.grad is not None) == (player is network) for p in player.parameters()))
+                 for player in eager.optimisers]
+            )
+        )  # fmt: skip
+    eager(step._real(eager.config), step._labels(eager.config))
+    assert [fine for step_ in seen for _, fine in step_] == [True] * 4
+    assert [[mine for mine, _ in step_] for step_ in seen] == [[False, True], [True, False]]
+    assert not torch.equal(eager.average["image.weight_orig"], eager.generator.state_dict()["image.weight_orig"])
+
+
+def test_a_family_without_a_baseline_is_refused():
+    with pytest.raises(UserError, match=r"no network\.family biggan-deep"):
+        step.measure(small_biggan(**{"network.family": "biggan-deep"}), turns=1, turn_seconds=0.1)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "emoji64-biggan", "emoji64-biggan-qua"])
 def test_the_eager_round_steps_both_players(name):
-    eager = EagerRound(small(name))
+    biggan = {"latent.refine_steps": int(name.endswith("qua"))}
+    eager = eager_round(small_biggan(**biggan) if name.startswith("emoji64") else small(name))
     before = [p.clone() for network in (eager.generator, eager.discriminator) for p in network.parameters()]
     eager(step._real(eager.config), step._labels(eager.config))
     after = [p for network in (eager.generator, eager.discriminator) for p in network.parameters()]
@@ -118,7 +179,7 @@ def test_penalties_of_the_eager_round_are_those_of_the_terms():
 def test_a_term_without_a_baseline_is_refused(monkeypatch):
     monkeypatch.delitem(PENALTIES, R1)
     with pytest.raises(UserError, match="no term r1"):
-        EagerRound(tiny(terms__r1__gamma=1))
+        step.measure(tiny(terms__r1__gamma=1), turns=1, turn_seconds=0.1)
 
 
 def test_a_measurement_is_written_and_drawn(tmp_path):
@@ -131,6 +192,39 @@ def test_a_measurement_is_written_and_drawn(tmp_path):
     assert found["share_of_product_rate"]["bf16"] > 0
     assert all(0 < share < 1 for share in found["share_outside_convolutions"].values())
     assert all(peak > 100 for peak in found["peak_mib"].values())
+
+
+def test_networks_that_can_recompute_are_measured_so_too():
+    assert step.kinds_of(tiny()) == step.kinds_of(small_biggan(**{"network.recompute": "true"})) == ("eager", "fp32", "bf16")
+    config = small_biggan(**{"latent.refine_steps": 0})
+    assert step.kinds_of(config) == ("eager", "fp32", "bf16", "recomputed")
+    for kind in ("bf16", "recomputed"):
+        run = step._round(config, kind)
+        with torch.profiler.profile() as profiler:
+            run()
+        forwards = sum(event.name == "aten::native_batch_norm" for event in profiler.events())
+        norms = 7  # of G, whose forward runs in either player's turn; its last norm is in no stage
+        assert forwards == 2 * norms + (norms - 1 if kind == "recomputed" else 0)
+
+
+def test_the_peak_of_tensors_is_the_most_at_one_time():
+    def run():
+        for _ in range(3):
+            torch.ones(2**20).add(1)  # two of 4 MiB, then none
+
+    assert step._tensors_peak(run) == pytest.approx(8, abs=0.1)
+
+
+def test_recomputed_activations_lower_the_peak():
+    config = small_biggan(**{"latent.refine_steps": 0, "training.batch_size": 16})
+    kept, recomputed = (step._tensors_peak(step._round(config, kind)) for kind in ("bf16", "recomputed"))
+    assert recomputed < 0.8 * kept
+
+
+def test_the_preset_may_come_first():
+    assert step.arguments(["grid25", "--turns", "1"]) == ["--preset", "grid25", "--turns", "1"]
+    assert step.arguments(["--turns", "1"]) == ["--turns", "1"]
+    assert step.arguments([]) == []
 
 
 def test_a_worker_that_ends_is_named_not_waited_for():

@@ -66,6 +66,19 @@ def test_a_value_out_of_range(refused, tmp_path, assignment):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("assignments", "line"),
+    [
+        (("latent.pair=hardest",), "latent.pair should be"),
+        (("latent.pair=hard", "training.accumulate=2"), "latent.pair=hard couples the samples of a batch"),
+        (("latent.pair=random", "training.generator_batch=2"), "training.generator_batch must be 1"),
+    ],
+)
+def test_pairs_that_cannot_be(refused, tmp_path, assignments, line):
+    assert line in refused("train", "--run-dir", tmp_path / "new", "--set", *assignments)
+    assert not (tmp_path / "new").exists()
+
+
 def test_steps_out_of_range(refused, tmp_path):
     assert "training.steps" in refused("train", "--run-dir", tmp_path / "new", "--steps", "-3")
 

@@ -29,10 +29,13 @@ def plain():
     ends = {}
 
     def end(case):
-        config = ranks.plain(case)
-        if str(config) not in ends:
-            ends[str(config)] = ranks.play(ranks.session(config), ranks.ROUNDS)
-        return ends[str(config)]
+        config, back = ranks.plain(case), case.endswith(", gone back")
+        if (key := f"{config}{back}") not in ends:
+            session = ranks.session(config)
+            if back:
+                ranks.go_astray(session)
+            ends[key] = ranks.play(session, ranks.ROUNDS)
+        return ends[key]
 
     return end
 
@@ -65,6 +68,8 @@ def test_two_ranks_equal_each_other_and_one_process(folder, plain, case):
     expected = plain(case)
     ranks.assert_close(first["state"], expected["state"])
     ranks.assert_equal(ranks.in_order([first["shown"], second["shown"]]), ranks.in_order([expected["shown"]]))
+    assert first["measured"] == second["measured"]
+    ranks.assert_measured(first["measured"], expected["measured"])
 
 
 @pytest.mark.parametrize(
@@ -106,13 +111,16 @@ def test_fp16_scales_its_loss_and_skips_what_overflows(stage):
     other, settings = copy.deepcopy(one), Adam(rate=0.1, clip_norm=0.5)
     engines = LocalEngine([one], settings, "fp16"), deepspeed_engine([other], settings, "fp16", stage)
     inputs = torch.randn(4, 6, 4)
-    inputs[1, 0] = 1e6
+    inputs[1, 0], norms = 1e6, []
     for x in inputs:
         for engine in engines:
             with engine.autocast():
                 loss = engine.networks[0](x).float().square().mean()
             engine.backward(loss)
-            engine.step()
+            norms.append(engine.step(measured=True))
+    assert [bool(norm.isfinite()) for norm in norms] == [True, True, False, False, True, True, True, True]
+    finite = torch.stack(norms).view(4, 2)[[0, 2, 3]]
+    torch.testing.assert_close(finite[:, 1], finite[:, 0], rtol=1e-3, atol=0)
     with engines[1].whole():
         for expected, found in zip(one.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

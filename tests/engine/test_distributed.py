@@ -57,10 +57,15 @@ SPOILED = """
 import os
 from fastgan.cli import main
 from fastgan.objectives import OBJECTIVES, Objective
-hinge, factor = OBJECTIVES["hinge"], float("nan") if os.environ["RANK"] == "1" else 1
-OBJECTIVES["hinge"] = Objective(lambda real, fake: factor * hinge.discriminator(real, fake), hinge.per_score)
+hinge, calls, last = OBJECTIVES["hinge"], [], int(os.environ["RANK"]) + 1 == int(os.environ["WORLD_SIZE"])
+def loss(real, fake):
+    calls.append(1)
+    factor = float("nan") if last and len(calls) in (8, 17) else 1
+    return factor * hinge.discriminator(real, fake)
+OBJECTIVES["hinge"] = Objective(loss, hinge.per_score)
 main()
 """
+"""NaN on the last rank: in round 8, and in round 12 where the first has brought the run back to 5."""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,8 @@ def test_two_ranks_equal_each_other_and_one_process(folder, case):
     expected = ranks.play(ranks.session(ranks.plain(case)), ranks.ROUNDS)
     ranks.assert_close(first["state"], expected["state"])
     ranks.assert_equal(ranks.in_order([first["shown"], second["shown"]]), ranks.in_order([expected["shown"]]))
+    assert first["measured"] == second["measured"]
+    ranks.assert_measured(first["measured"], expected["measured"])
 
 
 @pytest.mark.parametrize("mpi", [False, True])
@@ -101,6 +108,7 @@ def test_alone_nothing_is_set_up():
     assert ALONE.gathered(3) == [3]
     value = torch.ones(2)
     ALONE.mean_([value])
+    assert ALONE.mean(value) is value
     assert value.tolist() == [1, 1]
     for section in (ALONE.agreed, ALONE.alone):
         with pytest.raises(UserError, match=r"^no$"), section():
@@ -222,13 +230,35 @@ def test_a_killed_rank_ends_the_launcher_and_nothing_is_lost(tmp_path):
     assert recorded == sorted({*range(5, left["round"] + 1, 5), left["round"] + 4})
 
 
-def test_nan_on_one_rank_stops_all(tmp_path):
-    asked = words(tmp_path / "run", "objective=hinge", "training.steps=20")
-    (first, _, said), (second, _, nothing) = ranks.finish(ranks.start(2, "-c", SPOILED, *asked))
-    assert (first, second) == (1, 1)
-    assert "NaN or infinite by round 5" in said
+def test_nan_on_one_rank_brings_all_back_and_stops_them_in_the_end(tmp_path):
+    """As in one process, to the same weights and measurements."""
+    asked = "objective=hinge", "training.steps=20", "training.spectra_every=5", "collapse.rollbacks=1"
+    shared, whole = Folder(tmp_path / "shared"), Folder(tmp_path / "whole")
+    processes = (  # two and one
+        *ranks.start(2, "-c", SPOILED, *words(shared.path, *asked)),
+        *ranks.start(1, "-c", SPOILED, *words(whole.path, *asked)),
+    )
+    (first, shown, said), (second, silence, nothing), (alone, _, line) = ranks.finish(processes)
+    assert (first, second, alone) == (1, 1, 1), said
+    assert "NaN or infinite by round 10: back to round 5, with rates times 0.5" in " ".join(shown.split())
+    assert "NaN or infinite by round 15: training has stopped after 1 rollback" in said
     assert said.count("\n") == 1
+    assert said == line.replace(str(whole.path), str(shared.path))
     assert not nothing
+    assert not silence
+
+    found, expected = (checkpoint.load(folder.newest_checkpoint()) for folder in (shared, whole))
+    assert found["round"] == 10
+    assert found["rollbacks"] == expected["rollbacks"] == {"count": 1, "rate": 0.5, "to": 5}
+    for name, tensor in expected["game"].items():
+        assert (found["game"][name] - tensor).norm() <= 1e-5 * tensor.norm() + 1e-7, name
+    one, other = telemetry.read(shared.metrics), telemetry.read(whole.metrics)
+    assert [(r["round"], r.get("rollback")) for r in one] == [(5, None), (5, 1), (10, None)]
+    assert one[1] == other[1]
+    for record, reference in ((one[0], other[0]), (one[2], other[2])):
+        assert record.keys() == reference.keys()
+        for name in record.keys() - set(telemetry.TIMINGS) - {"D/separation"}:
+            assert record[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-5), name
 
 
 def test_terms_that_couple_samples_are_not_shared(monkeypatch):

@@ -51,6 +51,24 @@ def test_gradients_add_up_until_the_step_and_are_clipped_by_their_norm():
     torch.testing.assert_close(seen[0], torch.tensor([[0.6, 0.8]]))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_the_norm_that_is_measured_is_the_gradients_own(precision, clip_norm):
+    """Before clipping, and without the loss's scale; who does not measure steps to the same weights."""
+    torch.manual_seed(0)
+    layer = nn.Linear(2, 2)
+    other = copy.deepcopy(layer)
+    measured, plain = (LocalEngine([it], Adam(rate=0.1, clip_norm=clip_norm), precision) for it in (layer, other))
+    for factor in (1.0, 2.0):
+        for engine, it in ((measured, layer), (plain, other)):
+            engine.backward(factor * (it.weight * torch.tensor([[3.0, 0.0], [0.0, 4.0]])).sum() + 0 * it.bias.sum())
+        torch.testing.assert_close(measured.step(measured=True), torch.tensor(5.0 * factor))
+        assert plain.step() is None
+    assert torch.equal(layer.weight, other.weight)
+    measured.backward(layer.weight.sum() * float("inf"))
+    assert not measured.step(measured=True).isfinite()
+
+
 def test_bf16_products_leave_weights_and_optimiser_in_fp32():
     layer = nn.Linear(8, 8)
     engine = LocalEngine([layer], Adam(), "bf16")

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import ranks
 import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -10,11 +11,12 @@ from torch.nn.functional import one_hot, softplus
 from toys import PointStream, Score, make_session, mlp, tensors
 
 from fastgan.checked import CHECKED
-from fastgan.config import Latent
+from fastgan.config import Latent, override
 from fastgan.draw import Draw
 from fastgan.games import AdversarialGame
 from fastgan.latent import Prior, Refinement, refine
 from fastgan.objectives import OBJECTIVES
+from fastgan.presets import preset
 from fastgan.terms import R1, Term, WganGP
 
 
@@ -96,7 +98,7 @@ def test_separation_is_the_share_of_rightly_ordered_pairs():
 def test_each_turn_draws_fresh_latents_unless_they_are_reused():
     for reuse in (False, True):
         played = game(latent=QUA, n_dis=2, reuse_latents=reuse)
-        scenes = [played._scene("discriminator", {"images": torch.zeros(8, 2)}, draw(turn)) for turn in (0, 1)]
+        scenes = [played._scenes("discriminator", {"images": torch.zeros(8, 2)}, draw(turn))[0] for turn in (0, 1)]
         assert torch.equal(scenes[0].fake.z, scenes[1].fake.z) is reuse
 
 
@@ -107,10 +109,10 @@ def test_a_phase_moves_its_own_player_alone():
     for player, engine in session.engines.items():
         step = engine.step
 
-        def watch(player=player, step=step):
+        def watch(measured, player=player, step=step):
             before = copy.deepcopy(session.game.state_dict())
             session.game.load_state_dict(before)
-            step()
+            step(measured)
             changed = {name for name, t in session.game.state_dict().items() if not torch.equal(t, before[name])}
             moved.setdefault(player, set()).update(name.split(".")[0] for name in changed)
 
@@ -217,6 +219,31 @@ def test_accumulated_micro_batches_equal_one_batch(terms):
     )
 
 
+def played_biggan(accumulate, statistics):
+    """Weights of a small BigGAN after five rounds with refinement and R1, attention and every bias at work from the start."""
+    settings = [*ranks.SMALL, *ranks.BIGGAN, *ranks.R1, *ranks.WEAK, f"training.accumulate={accumulate}"]
+    session = ranks.session(override(preset("digits-sngan-qua"), settings))
+    session.game.generator.train(statistics == "of the batch")
+    torch.manual_seed(0)
+    for name, parameter in session.game.named_parameters():
+        if name.endswith(("bias", "gamma")):
+            nn.init.normal_(parameter, std=0.1)
+    for _ in range(ranks.ROUNDS):
+        session.play_round()
+    return {name: parameter.detach() for name, parameter in session.game.named_parameters()}
+
+
+def test_accumulated_micro_batches_of_a_biggan_equal_one_batch():
+    """Where G normalises by given statistics; those of a batch are each micro-batch's own, and there the parts differ."""
+
+    def apart(statistics):
+        whole, parts = (played_biggan(accumulate, statistics) for accumulate in (1, 2))
+        return {name: ((parts[name] - value).norm() / value.norm()).item() for name, value in whole.items()}
+
+    assert max(apart("given").values()) <= 1e-5
+    assert max(apart("of the batch").values()) > 1e-3
+
+
 class Labelled(nn.Module):
     """An MLP whose first inputs are a class, one-hot."""
 
@@ -286,18 +313,18 @@ def test_a_conditional_games_generator_loss():
 def test_a_scene_has_its_labels_and_reused_latents_keep_theirs():
     played = conditional_game(n_dis=2, reuse_latents=True)
     batches = [{"images": torch.randn(8, 2), "labels": torch.full((8,), label)} for label in (1, 2)]
-    first, second = (played._scene("discriminator", batch, draw(turn)) for turn, batch in enumerate(batches))
+    first, second = (played._scenes("discriminator", batch, draw(turn))[0] for turn, batch in enumerate(batches))
     assert torch.equal(first.real_labels, batches[0]["labels"])
     assert torch.equal(second.real_labels, batches[1]["labels"])
     assert first.fake.labels is second.fake.labels
     torch.testing.assert_close(second.generate(second.fake.z, second.fake.labels), second.fake.images)
-    fresh = [conditional_game()._scene("discriminator", batches[0], draw(turn)).fake.labels for turn in (0, 1)]
+    fresh = [conditional_game()._scenes("discriminator", batches[0], draw(turn))[0].fake.labels for turn in (0, 1)]
     assert not torch.equal(*fresh)
 
 
 def test_an_unconditional_game_ignores_labels():
     batch = {"images": torch.zeros(8, 2), "labels": torch.zeros(8).long()}
-    scene = game()._scene("discriminator", batch, draw())
+    (scene,) = game()._scenes("discriminator", batch, draw())
     assert scene.real_labels is scene.fake.labels is None
 
 

@@ -40,8 +40,8 @@ def test_agrees_with_the_formula_in_float64(operation, example, dtype, path):
     example = in_dtype(example, dtype)
     got, to_got = results(operation, example, path)
     want, to_want = wanted(operation, example)
-    assert_agrees(operation, got, want)
-    assert_agrees(operation, to_got, to_want)
+    assert_agrees(operation, example, path, got, want)
+    assert_agrees(operation, example, path, to_got, to_want)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -52,7 +52,7 @@ def test_any_layout_of_the_arguments(operation, example, path):
     plain = operation.arguments(example, DEVICE if path == "kernel" else "cpu", 0)
     strange = {name: _with_gaps(value) if name in operation.wrt else value for name, value in plain.items()}
     for got, want in zip(results(operation, example, path, strange), wanted(operation, example), strict=True):
-        assert_agrees(operation, got, want)
+        assert_agrees(operation, example, path, got, want)
 
 
 def _with_gaps(x: object) -> object:
@@ -102,7 +102,7 @@ def test_second_order_agrees_with_the_formula(operation, example, path):
     with through(path):
         got = twice(operation.fused, operation.arguments(example, DEVICE if path == "kernel" else "cpu", 0))
     want = twice(operation.formula, operation.arguments(example, "cpu", 0))
-    assert_agrees(operation, list(got), list(want))
+    assert_agrees(operation, example, path, list(got), list(want))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -117,7 +117,7 @@ def test_only_what_is_asked_for_gets_a_gradient(operation, example, path):
         given = operation.arguments(example, DEVICE if path == "kernel" else "cpu", 0)
         with through(path):
             (alone,) = gradients(operation.fused, given, (name,))
-        assert_agrees(operation, [alone], [whole[name]])
+        assert_agrees(operation, example, path, [alone], [whole[name]])
 
 
 @pytest.mark.parametrize("path", PATHS)

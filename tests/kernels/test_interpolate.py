@@ -164,6 +164,42 @@ def test_operators(shape, dtype):
     torch.library.opcheck(torch.ops.fastgan.deviation.default, (x.detach(),))
 
 
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(50, 3, 40, 33), (3, 3, 131, 129), (1, 2, 300, 300), (70001, 2, 1, 1)])
+def test_large_half_precision_on_the_cpu_rounds_once(shape, dtype, order):
+    """Sizes at which the CPU goes through it sample by sample, or in parts of which the last is a shorter one."""
+    torch.manual_seed(0)
+    x, y = (torch.randn(shape).to(dtype).contiguous(memory_format=order).requires_grad_() for _ in range(2))
+    share = torch.rand(shape[0])
+    share[0] = 1.0
+    column = share.view(-1, 1, 1, 1)
+    point = interpolate(x, y, share)
+    assert point.stride() == y.stride()
+    single = torch.lerp(y.float(), x.float(), column)
+    assert torch.equal(point, single.to(dtype))
+    drawn = interpolate_drawn(x, y, 3, "large", torch.arange(shape[0]))
+    assert torch.equal(drawn, interpolate(x, y, philox.uniform(3, "large", torch.arange(shape[0]), 1).flatten()))
+    upstream = torch.randn(shape).to(dtype).contiguous(memory_format=order)
+    wanted = [(upstream.float() * part).to(dtype) for part in (column, 1 - column)]
+    once = torch.autograd.grad(point, (x, y), upstream, retain_graph=True)
+    again = torch.autograd.grad(point, (x, y), upstream.requires_grad_(), create_graph=True)
+    for first, second, third in zip(once, again, wanted, strict=True):
+        assert torch.equal(first, third)
+        assert torch.equal(second, third)
+    (twice,) = torch.autograd.grad(again[0].float().sum(), upstream)
+    assert torch.equal(twice, column.to(dtype).expand(shape))
+    (alone,) = torch.autograd.grad(interpolate(x.detach(), y, share), y, upstream.detach())
+    assert torch.equal(alone, wanted[1])
+
+
+@pytest.mark.parametrize("shape", [(50, 3, 40, 33), (3, 3, 131, 129)])
+def test_operators_on_large_half_precision(shape):
+    x, y = (sample(*shape, dtype=torch.bfloat16) for _ in range(2))
+    torch.library.opcheck(torch.ops.fastgan.interpolate.default, (x, y, torch.rand(shape[0])))
+    torch.library.opcheck(torch.ops.fastgan.interpolate_backward.default, (x, torch.rand(shape[0]), True, True))
+
+
 def test_the_backward_of_the_backward_takes_sides_that_are_not_used():
     grad, share = sample(3, 5), torch.rand(3)
     to_x, to_y = torch.ops.fastgan.interpolate_backward(grad, share, True, True)

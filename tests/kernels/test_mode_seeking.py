@@ -182,3 +182,28 @@ def test_wrong_arguments_are_named(change, message):
     mode_seeking(**given)  # right as they are
     with pytest.raises(ValueError, match=message):
         mode_seeking(**(given | change))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_parts_of_a_batch_have_the_wholes_loss(offset):
+    """Each with the means of both: the mean of their gradients towards what is common, and signs of those towards their own
+    latents, are the whole's."""
+    torch.manual_seed(0)
+    z1, z2 = torch.randn(2, 6, 3, dtype=torch.float64)
+    x1, common = torch.randn(6, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+
+    def of(rows, over_ranks=None):
+        z = z2[rows].clone().requires_grad_()
+        loss, ratio = mode_seeking(x1[rows], z @ common, z1[rows], z, offset=offset, over_ranks=over_ranks)
+        return loss, ratio, *torch.autograd.grad(loss + ratio, (common, z))
+
+    halves, whole = (slice(0, 3), slice(3, 6)), of(slice(0, 6))
+    own = []
+    for rows in halves:
+        of(rows, lambda means: own.append(means.detach()) or means)
+    means = torch.stack(own).mean(0)
+    found = [of(rows, lambda mine: mine + (means - mine).detach()) for rows in halves]
+    for loss, ratio, *_ in found:
+        torch.testing.assert_close((loss, ratio), whole[:2], rtol=1e-12, atol=0)
+    torch.testing.assert_close((found[0][2] + found[1][2]) / 2, whole[2], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(torch.cat([found[0][3], found[1][3]]) / 2, whole[3], rtol=1e-10, atol=1e-12)

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrizations
 
 from fastgan.kernels.ifgsm import MAX_LEAVES
-from fastgan.latent import refine, refinement
+from fastgan.latent import refine
 from fastgan.networks.sn_cnn import Discriminator, Generator
 from fastgan.objectives import OBJECTIVES
 
@@ -252,7 +252,7 @@ Pair = namedtuple("Pair", ["w", "noise"])
 @pytest.mark.parametrize("apart", [True, False], ids=["apart", "side by side"])
 @pytest.mark.parametrize("kind", ["list", "tuple", "dict", "named"])
 def test_latents_of_several_leaves(pair, kind, apart, monkeypatch):
-    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0 if apart else 4096)
+    monkeypatch.setattr("fastgan.latent.leaves._SMALL_LEAF", 0 if apart else 4096)
     torch.manual_seed(0)
     generator, critic = FromChunks(), pair[1]
     leaves = [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 1, 2, 2, dtype=torch.float64)]
@@ -288,7 +288,7 @@ class Sum(nn.Module):
 @pytest.mark.parametrize("apart", [True, False], ids=["apart", "side by side"])
 @pytest.mark.parametrize("count", [3, MAX_LEAVES, MAX_LEAVES + 2])
 def test_a_leaf_without_use_stays_and_any_number_moves(pair, count, apart, monkeypatch):
-    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0 if apart else 4096)
+    monkeypatch.setattr("fastgan.latent.leaves._SMALL_LEAF", 0 if apart else 4096)
     z = [torch.randn(5, 1, 2, 2, dtype=torch.float64) for _ in range(count)]
     found = refine(Sum(), pair[1], z, steps=3, step_size=0.1, momentum=0.9, stop_score=1e9)
     assert torch.equal(found[-1], z[-1])
@@ -296,7 +296,7 @@ def test_a_leaf_without_use_stays_and_any_number_moves(pair, count, apart, monke
 
 
 def test_noise_maps_reach_the_generator_contiguous(pair, monkeypatch):
-    monkeypatch.setattr(refinement, "_SMALL_LEAF", 0)
+    monkeypatch.setattr("fastgan.latent.leaves._SMALL_LEAF", 0)
     generator, z = FromChunks(), [torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 2, 2, 1, dtype=torch.float64)]
     z[1] = z[1].contiguous(memory_format=torch.channels_last)
     seen = []

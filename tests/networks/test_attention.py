@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastgan.networks.attention import Attention, allow_second_order
+from fastgan.networks.attention import Attention, allow_second_order, by_products, by_torch
 
 
 def attention(channels=16):
@@ -25,15 +25,29 @@ def by_hand(made, x):
     return x + made.gamma * made.out(mixed)
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_equals_the_formula(twice):
+def test_equals_the_formula():
     made, x = attention(), torch.randn(2, 16, 4, 6, dtype=torch.float64)
-    if twice:
-        allow_second_order(made)
     torch.testing.assert_close(made(x), by_hand(made, x))
     last = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(made(last), made(x))
     assert made(last).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_ways_are_one_function(twice):
+    query, key, value = (torch.randn(2, *sides, dtype=torch.float64, requires_grad=True) for sides in ((24, 2), (6, 2), (6, 8)))
+    found = [by_products(query, key, value), by_torch(query, key, value, twice)]
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), (query, key, value)) for y in found))
+
+
+def test_half_precision_stays_half():
+    """A vector of one number, as gamma is, would make the whole map wide, and all that follows it."""
+    made, x = attention().float(), torch.randn(2, 16, 4, 6, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = made(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), by_hand(made, x.float()), rtol=0.05, atol=0.05)
 
 
 def test_it_starts_as_the_identity():

@@ -9,6 +9,7 @@ from fastgan.config import Adam, override
 from fastgan.data import DISTRIBUTIONS
 from fastgan.networks.biggan import GENERATOR, STYLES
 from fastgan.presets import PRESETS, preset
+from fastgan.terms import ModeSeeking
 from fastgan.training.loop import build_session, open_source
 
 
@@ -94,4 +95,39 @@ def test_the_published_settings(data, method):
 
 def test_no_published_preset_is_left_out():
     names = {f"{data}-{method}{qua}" for data, method in PUBLISHED for qua in ("", "-qua")}
-    assert {name for name in PRESETS if name.split("-")[0] in EPS and "biggan" not in name} == names
+    others = ("biggan", "cdcgan")
+    assert {name for name in PRESETS if name.split("-")[0] in EPS and name.split("-")[1] not in others} == names
+
+
+@pytest.mark.parametrize(("data", "epoch"), [("cifar10", 50_000), ("stl10", 5_000)])
+def test_the_published_settings_of_div(data, epoch):
+    """AdvLatGAN-div's, and the baselines that it is compared with."""
+    plain = preset(f"{data}-cdcgan")
+    adam = Adam(rate=2e-4, betas=(0.5, 0.999), weight_decay=1e-4, schedule="constant")
+    assert plain.generator == plain.discriminator == adam
+    assert (plain.objective, plain.network.family, plain.network.width) == ("non-saturating", "dcgan-conditional", 64)
+    assert (plain.data.source, plain.data.resolution, plain.network.classes, plain.latent.dim) == (data, 32, 10, 100)
+    training = plain.training
+    assert (training.steps * 32 / epoch, training.batch_size, training.n_dis, training.generator_batch) == (200, 32, 1, 1)
+    assert (plain.latent.pair, plain.terms, plain.latent.refine_steps) == ("none", {}, 0)
+
+
+PAIRED = [
+    *((f"{data}-cdcgan", method) for data in ("cifar10", "stl10", "digits") for method in ("msgan", "div")),
+    *((f"{data}-biggan", "div") for data in ("cifar10", "emoji64")),
+]
+
+
+@pytest.mark.parametrize(("base", "method"), PAIRED)
+def test_a_run_with_pairs_is_the_same_run_with_the_term(base, method):
+    plain, paired = preset(base), preset(f"{base}-{method}")
+    latent = paired.latent
+    assert latent.pair == {"msgan": "random", "div": "hard"}[method]
+    assert (latent.pair_distance, latent.pair_steps, latent.pair_step_size) == (0.08, 3, 0.004)
+    assert paired.terms == {"mode_seeking": ModeSeeking(weight=1.0)}
+    same = {"name": "same", "description": "", "latent": plain.latent, "terms": plain.terms}
+    assert dataclasses.replace(paired, **same) == dataclasses.replace(plain, **same)
+
+
+def test_no_run_with_pairs_is_left_out():
+    assert {name for name, config in PRESETS.items() if config.latent.pair != "none"} == {f"{b}-{m}" for b, m in PAIRED}

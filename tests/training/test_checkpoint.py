@@ -76,6 +76,13 @@ def test_other_files_in_the_folder_are_nobodys_business(tmp_path):
     assert [p.name for p in checkpoint.listing(tmp_path)] == ["00000002.pt"]
 
 
+def test_later_ones_are_dropped(tmp_path):
+    for number in (1, 2, 3):
+        checkpoint.save(tmp_path, state(number), keep=3)
+    checkpoint.drop_after(tmp_path, 1)
+    assert os.listdir(tmp_path) == ["00000001.pt"]
+
+
 def test_half_written_ones_are_not_listed_and_are_cleared(tmp_path):
     checkpoint.save(tmp_path, state(1), keep=2)
     (tmp_path / "00000002.partial").write_bytes(b"half")

@@ -113,7 +113,11 @@ def test_its_fixed_grid_shows_one_class_a_column(conditional):
 
 
 def test_it_is_judged_by_samples_of_every_class(conditional):
-    assert fastgan.training.evaluate(conditional, num=100)["metrics"]["fd-digits"]["value"] > 0
+    found = fastgan.training.evaluate(conditional, ["fd-digits", "prdc-digits", "diversity-digits"], num=100)["metrics"]
+    assert found["fd-digits"]["value"] > 0
+    assert 0 <= found["prdc-digits"]["precision"] <= 1
+    assert found["diversity-digits"]["value"] > 0
+    assert 5 < found["diversity-digits"]["real"] < 20  # 64 standardised features
     (drawn,) = Samples(conditional, 60, Recipe(labels="uniform")).gathered()
     draw = Draw(0, "samples", 0, torch.arange(60))
     with torch.no_grad():
@@ -214,3 +218,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     metrics.write_text('{"round": 2}\n{"round": 4}\n{"round": 6}\n{"rou')
     telemetry.truncate(metrics, 4)
     assert telemetry.read(metrics) == [{"round": 2}, {"round": 4}]
+
+
+def test_rollbacks_stay_in_the_metrics_as_far_as_the_checkpoint_has_them(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"round": 2}\n{"round": 6, "rollback": 1}\n{"round": 2, "rollback": 2}\n{"round": 4}\n')
+    telemetry.truncate(metrics, 2, rollbacks=1)
+    assert telemetry.read(metrics) == [{"round": 2}, {"round": 6, "rollback": 1}]
+    telemetry.truncate(metrics, 2)
+    assert telemetry.read(metrics) == [{"round": 2}]
