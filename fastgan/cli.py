@@ -21,6 +21,7 @@ from fastgan.checked import UserError
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 Metavar = tyro.conf.arg
+_Settings = Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")]
 
 
 def presets() -> None:
@@ -46,7 +47,7 @@ def train(
     run_dir: Path | None = None,
     steps: int | None = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+    set: _Settings = (),
 ) -> None:
     """Train a preset; with no name, AdvLatGAN-qua on real handwritten digits.
 
@@ -74,34 +75,48 @@ def sample(
     out: Path,
     num: int | None = None,
     seed: int = 0,
+    sampler: str = "plain",
+    sampler_set: _Settings = (),
     refine_steps: int = 0,
     step_size: float = 0.05,
+    refine_set: _Settings = (),
     truncation: float | None = None,
     standing_statistics: int = 0,
     labels: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
 ) -> None:
-    """Draw samples from a run's averaged generator.
+    """Draw samples from a run's averaged generator. Started by torchrun, every process draws its share.
 
     Args:
         run: The run's folder.
         out: A name ending in .png for one picture, anything else for a folder of numbered images (of points: points.npy).
         num: How many (default: 64 images, 5000 points).
         seed: Of the latents.
-        refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
+        sampler: How latents are chosen: plain, truncation, drs, mh, ddls, dot or hubness (docs/samplers.md).
+        sampler_set: Settings of the sampler, such as percentile=95.
+        refine_steps: K iterations of I-FGSM on the sampler's latents (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
+        refine_set: Further settings of refinement, such as radius=0.5 keep_best=true.
         truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
         standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
+        precision: What networks compute in, fp32 or bf16 (default: the run's).
+        batch_size: Samples drawn together (default: 64).
     """
-    import fastgan.training
     from fastgan.training.picture import write_samples
+    from fastgan.training.sampling import Recipe
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
-    loaded = fastgan.training.load_run(run)
-    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": asked}
-    num = write_samples(loaded, out, num, refine_steps, step_size, **options)
-    _OUT.print(f"{num} samples of round {loaded.round} -> {out}", markup=False)
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
+    options |= _choices(sampler, sampler_set, refine_set, batch_size)
+    recipe = Recipe(refine_steps=refine_steps, step_size=step_size, labels=asked, **options)
+    loaded, ranks = _load_shared(run)
+    cost = write_samples(loaded, out, num, recipe, ranks, quiet=False)
+    if ranks.first:
+        _OUT.print(f"{cost.num} samples of round {loaded.round} -> {out}", markup=False)
+        _say_cost(cost)
 
 
 def evaluate(
@@ -111,13 +126,18 @@ def evaluate(
     metrics: str | None = None,
     num: int = 5000,
     seed: int = 0,
+    sampler: str = "plain",
+    sampler_set: _Settings = (),
     refine_steps: int = 0,
     step_size: float = 0.05,
+    refine_set: _Settings = (),
     truncation: float | None = None,
     standing_statistics: int = 0,
+    precision: str | None = None,
+    batch_size: int | None = None,
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
-    """Judge a run's samples.
+    """Judge a run's samples. Started by torchrun, every process draws its share.
 
     Args:
         run: The run's folder.
@@ -125,25 +145,35 @@ def evaluate(
             prdc-digits, diversity-digits, good-samples.
         num: How many samples are judged.
         seed: Of the samples.
-        refine_steps: K iterations of I-FGSM on the latents first (AdvLatGAN-z).
+        sampler: How latents are chosen: plain, truncation, drs, mh, ddls, dot or hubness (docs/samplers.md).
+        sampler_set: Settings of the sampler, such as percentile=95.
+        refine_steps: K iterations of I-FGSM on the sampler's latents (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
+        refine_set: Further settings of refinement, such as radius=0.5 keep_best=true.
         truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
         standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
+        precision: What networks compute in, fp32 or bf16 (default: the run's).
+        batch_size: Samples drawn together (default: 64).
         json: Write the result here as one JSON object.
     """
     import fastgan.training
     from fastgan.training.files import make_room_for, write_json
+    from fastgan.training.sampling import Cost
 
-    loaded = fastgan.training.load_run(run)
-    if json is not None:
+    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
+    options |= _choices(sampler, sampler_set, refine_set, batch_size)
+    loaded, ranks = _load_shared(run)
+    if json is not None and ranks.first:
         make_room_for(json)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics}
-    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, **options)
+    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, ranks=ranks, quiet=False, **options)
+    if not ranks.first:
+        return
     for name, found in result["metrics"].items():
-        plain = f" refined, {_shown(result['plain'][name])} plain" if "plain" in result else ""
+        plain = f" {result['samples']}, {_shown(result['plain'][name])} plain" if "plain" in result else ""
         _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)
+    _say_cost(Cost(**result["cost"]))
     if json is not None:
         write_json(json, result)
 
@@ -154,7 +184,7 @@ def import_run(
     /,
     *,
     out: Path,
-    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], Metavar(metavar="NAME=VALUE ...")] = (),
+    set: _Settings = (),
 ) -> None:
     """Make a run of another project's weights.
 
@@ -283,10 +313,29 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
         raise
 
 
-def _assignments(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+def _assignments(groups: tuple[tuple[str, ...], ...], option: str = "--set") -> list[str]:
     if any(not group for group in groups):
-        raise UserError("--set takes name=value")
+        raise UserError(f"{option} takes name=value")
     return [assignment for group in groups for assignment in group]
+
+
+def _choices(sampler: str, sampler_set: _Settings, refine_set: _Settings, batch_size: int | None) -> dict[str, object]:
+    """What `sample` and `evaluate` take for a `Recipe`."""
+    from fastgan.latent import samplers
+
+    chosen = samplers.choose(sampler, _assignments(sampler_set, "--sampler-set"))
+    size = {} if batch_size is None else {"batch_size": batch_size}
+    return {"sampler": chosen, "refine": _assignments(refine_set, "--refine-set"), **size}
+
+
+def _load_shared(run: Path):
+    """The run, and the processes that a launcher may have started to share its samples."""
+    from fastgan.engine import join, resolve_device
+    from fastgan.training import load_run
+
+    ranks = join(resolve_device("auto"))  # chooses this process's device
+    with ranks.agreed():
+        return load_run(run), ranks
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:
@@ -334,6 +383,11 @@ def _say_quality(run) -> None:
         if "floor" in found:
             judge = f"the judge's held-out accuracy is {found['accuracy']:.1%}"
             _OUT.print(f"  real held-out images stand at {found['floor']:.2f}; {judge}", markup=False)
+
+
+def _say_cost(cost) -> None:
+    if cost.generator > 1 or cost.discriminator:  # plain samples have a pass of G each
+        _OUT.print(str(cost), markup=False)
 
 
 def _shown(found: dict, digits: int = 3) -> str:

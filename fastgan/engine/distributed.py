@@ -59,6 +59,14 @@ class Ranks:
         distributed.broadcast_object_list(values, src=0, group=self.host)
         return values[0]
 
+    def gathered(self, value: Value) -> list[Value] | None:
+        """Every rank's value, in order, on the first rank; None on the others. Tensors on the CPU."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count if self.first else None
+        distributed.gather_object(value, values, dst=0, group=self.host)
+        return values
+
     @contextmanager
     def agreed(self) -> Iterator[None]:
         """What any rank finds wrong inside stops all of them behind it, with the words of the lowest such rank.
@@ -94,7 +102,7 @@ class Ranks:
         try:
             yield
         except UserError as error:
-            if self.count == 1:
+            if self.count == 1 or isinstance(error, LoneError):
                 raise
             raise LoneError(f"rank {self.rank}: {error}") from None
 

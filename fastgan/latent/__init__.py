@@ -1,8 +1,9 @@
-"""All that happens to z: the prior it is drawn from, its refinement, and pairs."""
+"""All that happens to z: the prior it is drawn from, its refinement, pairs, and the samplers that choose it."""
 
+from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
 from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.prior import Prior
 from fastgan.latent.refinement import Refinement, refine
 
-__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "refine"]
+__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "refine", "samplers"]

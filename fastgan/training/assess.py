@@ -1,8 +1,9 @@
 """Judging a run: its samples against real images."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from fastgan.checked import UserError, nearest
 from fastgan.data import DISTRIBUTIONS, Stream, open_source
+from fastgan.engine import ALONE, Ranks
 from fastgan.evaluation import DigitsJudge, Tally, cached_classifier, diversity_within_classes, good_samples, manifold
 from fastgan.evaluation.manifold import NEAREST
+from fastgan.latent.samplers import name_of
 from fastgan.training.files import write_json
 from fastgan.training.run import Run
-from fastgan.training.sampling import check_range, stream
+from fastgan.training.sampling import Cost, Recipe, Samples
 
 DEFAULT_NUM = 5000
 
@@ -27,25 +30,28 @@ def evaluate(
     refine_steps: int = 0,
     step_size: float = 0.05,
     *,
-    seed: int = 0,
-    truncation: float | None = None,
-    standing_statistics: int = 0,
+    ranks: Ranks = ALONE,
+    quiet: bool = True,
+    **options: Any,
 ) -> dict[str, Any]:
     """Judge samples of a run's averaged generator.
 
     Args:
         metrics: names of `METRICS`; where None, those that fit the run's data.
-        num, refine_steps, step_size, seed, truncation, standing_statistics: of the samples, as in `fastgan.sample`; classes are
-            drawn uniformly.
+        num, refine_steps, step_size: of the samples.
+        ranks: the processes that draw them; the first one judges.
+        quiet: show no progress.
+        options: of the samples, as in `fastgan.sample`; classes are drawn uniformly unless "labels" names some.
 
     Returns:
-        What was judged, and under "metrics" one dict a metric with its "value" and all that the value depends on. For refined
-        points the same samples before refinement are judged too, under "plain".
+        What was judged, on every rank, and under "metrics" one dict a metric with its "value" and all that the value depends
+        on; under "cost" the passes through the networks. For points that are refined or chosen by a sampler plain ones of the
+        same seed are judged too, under "plain".
 
     Raises:
-        UserError: an unknown metric, or one that can't judge this run's data; a number out of range.
+        UserError: an unknown metric, or one that can't judge this run's data; a number out of range; what the sampler finds.
     """
-    check_range(num, refine_steps, step_size, truncation, standing_statistics)
+    recipe = Recipe(refine_steps=refine_steps, step_size=step_size, **{"labels": "uniform", **options})
     if num < 2:
         raise UserError(f"num must be at least 2 to be judged, not {num}")
     for name in metrics or ():
@@ -55,26 +61,42 @@ def evaluate(
     if not chosen:
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
 
-    drawn = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics}
+    def judge(recipe: Recipe) -> tuple[dict[str, Any], Cost]:
+        seen = {}
+        for look in dict.fromkeys(METRICS[name].look for name in chosen):
+            samples = Samples(run, num, recipe, ranks, quiet)
+            if ranks.first:
+                with ranks.alone():
+                    seen[look] = look(run, samples.gathered())
+            else:
+                deque(samples.gathered(), maxlen=0)
+            cost = samples.cost()
+        if not ranks.first:
+            return {}, cost
+        with ranks.alone():
+            return {name: METRICS[name].judge(run, seen[METRICS[name].look]) for name in chosen}, cost
 
-    def judge(refine_steps: int) -> dict[str, Any]:
-        samples = partial(stream, run, num, refine_steps, step_size, labels="uniform", **drawn)
-        seen = {look: look(run, samples()) for look in dict.fromkeys(METRICS[name].look for name in chosen)}
-        return {name: METRICS[name].judge(run, seen[METRICS[name].look]) for name in chosen}
-
+    found, cost = judge(recipe)
     result = {
         "run": str(run.path),
         "round": run.round,
         "images": run.images,
         "num": num,
+        "samples": recipe.title,
         "refine_steps": refine_steps,
         "step_size": step_size,
-        **drawn,
-        "metrics": judge(refine_steps),
+        "refinement": dataclasses.asdict(recipe.refinement),
+        "sampler": {"name": name_of(recipe.chosen), **dataclasses.asdict(recipe.chosen)},
+        "seed": recipe.seed,
+        "truncation": recipe.truncation,
+        "standing_statistics": recipe.standing_statistics,
+        "precision": recipe.precision or run.precision,
+        "metrics": found,
+        "cost": dataclasses.asdict(cost),
     }
-    if refine_steps and run.config.data.source in DISTRIBUTIONS:
-        result["plain"] = judge(0)
-    return result
+    if not recipe.plain and run.config.data.source in DISTRIBUTIONS:
+        result["plain"], _ = judge(recipe.baseline)
+    return ranks.told(result)
 
 
 def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:

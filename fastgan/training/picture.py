@@ -1,6 +1,6 @@
 """What a run's samples look like: a grid of images, or points over the modes that they should lie on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,12 @@ from torch import Tensor
 
 from fastgan.checked import UserError
 from fastgan.data import DISTRIBUTIONS, Distribution, PointStream
+from fastgan.engine import ALONE, Ranks
 from fastgan.evaluation import good_samples, is_good
 from fastgan.evaluation.modes import REACH
+from fastgan.training.files import make_room_for
 from fastgan.training.run import Run
-from fastgan.training.sampling import classes_in_turn, columns_for, grid, sample, stream, write_image, write_images
+from fastgan.training.sampling import Cost, Recipe, Samples, columns_for, grid, write_image, write_images
 
 IMAGES, POINTS = 64, 5000
 """How many samples a picture shows, unless told otherwise."""
@@ -73,48 +75,50 @@ def scatter(panels: Mapping[str, Tensor], distribution: Distribution) -> Tensor:
 
 
 def write_samples(
-    run: Run,
-    out: Path,
-    num: int | None = None,
-    refine_steps: int = 0,
-    step_size: float = 0.05,
-    *,
-    seed: int = 0,
-    truncation: float | None = None,
-    standing_statistics: int = 0,
-    labels: Sequence[int] | None = None,
-) -> int:
-    """Draw samples as `sample` does and write them: as one picture where `out` ends in .png, else into the folder `out`, images
-    as numbered files and points as points.npy. Refined points are drawn beside plain ones of the same latents.
+    run: Run, out: Path, num: int | None = None, recipe: Recipe | None = None, ranks: Ranks = ALONE, quiet: bool = True
+) -> Cost:
+    """Draw samples and write them: as one picture where `out` ends in .png, else into the folder `out`, images as numbered
+    files and points as points.npy. Points by a sampler or refined are drawn beside plain ones of the same seed.
+
+    Args:
+        num: how many; the usual number where None.
+        ranks: the processes that share the work; images in a folder are written by whoever has drawn them.
+        quiet: show no progress.
 
     Returns:
-        How many: `num`, or where that is None the usual number.
+        What the samples have cost, on the first rank.
 
     Raises:
-        UserError: a number is out of range, or `out` can't be written.
+        UserError: a number is out of range, `out` can't be written, or what the sampler finds.
     """
-    source = run.config.data.source
-    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": labels}
-    num = usual_number(source) if num is None else num
+    source, recipe = run.config.data.source, recipe or Recipe()
+    samples = Samples(run, usual_number(source) if num is None else num, recipe, ranks, quiet)
     if source not in DISTRIBUTIONS:
-        batches = stream(run, num, refine_steps, step_size, **options)
-        write_images(batches, out, columns_for(classes_in_turn(run, labels)))
-        return num
-    samples = sample(run, num, refine_steps, step_size, **options)
-    if out.suffix.lower() == ".png":
-        panels = {"": samples}
-        if refine_steps:
-            plain = sample(run, num, **options)
-            panels = {"plain": plain, f"refined, {refine_steps} x {step_size:g}": samples}
-        write_image(picture(panels, source), out)
-    else:
-        _write_points(samples, out / "points.npy")
-    return num
+        write_images(samples, out, columns_for(samples.classes))
+        return samples.cost()
+    as_picture = out.suffix.lower() == ".png"
+    path = out if as_picture else out / "points.npy"
+    with ranks.agreed():
+        make_room_for(path)
+    panels = {recipe.title: _whole(samples)}
+    if as_picture and not recipe.plain:
+        panels = {"plain": _whole(Samples(run, samples.num, recipe.baseline, ranks)), **panels}
+    cost = samples.cost()
+    if ranks.first and as_picture:
+        write_image(picture(panels if len(panels) > 1 else panels[recipe.title], source), path)
+    elif ranks.first:
+        _write_points(panels[recipe.title], path)
+    return cost
+
+
+def _whole(samples: Samples) -> Tensor | None:
+    """All of them, on the first rank."""
+    batches = [batch.cpu() for batch in samples.gathered()]
+    return torch.cat(batches) if batches else None
 
 
 def _write_points(points: Tensor, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, points.numpy())
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror or error}") from None

@@ -1,104 +1,250 @@
-"""Samples from a trained generator, refined (AdvLatGAN-z) or not, truncated, with standing statistics."""
+"""Samples from a trained generator: by any sampler, refined (AdvLatGAN-z) or not, truncated, with standing statistics."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid
 
-from fastgan.checked import UserError
+from fastgan.checked import UserError, nearest
 from fastgan.draw import Draw
+from fastgan.engine import ALONE, Ranks, resolve_precision
 from fastgan.engine.local import AUTOCAST
-from fastgan.latent import Prior, refine
+from fastgan.latent import Prior, samplers
+from fastgan.latent.samplers import PASSES, Pair, Plain, Refined, Sampler, Truncation
 from fastgan.training.files import make_room_for
+from fastgan.training.progress import progress
+from fastgan.training.real import real_images
 from fastgan.training.run import Run
 
 _OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npy", ".npz"}
 MOST_COLUMNS = 16
 """Columns of a grid with one class a column, at most."""
 BATCH = 64
-"""Samples that are drawn together."""
+"""Samples that are drawn together, unless told otherwise."""
 
 
-def sample(
-    run: Run,
-    num: int = 64,
-    refine_steps: int = 0,
-    step_size: float = 0.05,
-    *,
-    seed: int = 0,
-    truncation: float | None = None,
-    standing_statistics: int = 0,
-    labels: Sequence[int] | None = None,
-    raw_weights: bool = False,
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How samples are drawn. Sample i is the same for every number of samples, batch size and number of ranks, up to the
+    rounding in which networks differ from one batch size to another.
+
+    Raises:
+        UserError: there is no such sampler or setting, or a number is out of range.
+    """
+
+    refine_steps: int = 0
+    """K of I-FGSM on the sampler's latents before G draws them (AdvLatGAN-z); 0 for none."""
+    step_size: float = 0.05
+    """eps of a refinement step."""
+    refine: Mapping[str, Any] | Sequence[str] = ()
+    """Further settings of refinement (`samplers.Refined`), by name or as "name=value"."""
+    sampler: str | Sampler = "plain"
+    """How latents are chosen: a name of `samplers.SAMPLERS`, with its usual settings, or a sampler."""
+    seed: int = 0
+    """Of the latents."""
+    truncation: float | None = None
+    """Draw from the normal prior with every coordinate outside +-truncation drawn again (Brock et al. 2019, section 3.1), in
+    the place of the run's own prior: closer to the mode, better images of less variety."""
+    standing_statistics: int = 0
+    """Batches of 64 samples from which the generator's batch-norm statistics are computed anew, from the same prior (Brock et
+    al. 2019, appendix E); 0 leaves those of training. The run's own stay as they are."""
+    labels: Sequence[int] | Literal["uniform"] | None = None
+    """Classes to draw in turn, image i of class labels[i % len(labels)], for class-conditional runs; every class where None;
+    "uniform" draws each one's class."""
+    raw_weights: bool = False
+    """Use the generator as last stepped instead of its moving average."""
+    precision: str | None = None
+    """What networks compute in: "fp32" or "bf16", "fp16" on CUDA; the run's own where None."""
+    batch_size: int = BATCH
+    """Samples that are drawn together."""
+
+    def __post_init__(self) -> None:
+        if self.refine_steps < 0 or not 0 <= self.step_size < float("inf"):
+            raise UserError(f"refine_steps and step_size must be at least 0, not {self.refine_steps} and {self.step_size}")
+        if self.truncation is not None and not 0 < self.truncation < float("inf"):
+            raise UserError(f"truncation must be above 0, not {self.truncation}")
+        if self.standing_statistics < 0:
+            raise UserError(f"standing_statistics must be at least 0, not {self.standing_statistics}")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.precision is not None and self.precision not in AUTOCAST:
+            raise UserError(f"unknown precision {self.precision!r}: {nearest(self.precision, AUTOCAST)}")
+        for part in ("chosen", "refinement"):  # checked now, not when the first sample is drawn
+            getattr(self, part)
+
+    @cached_property
+    def chosen(self) -> Sampler:
+        """The sampler."""
+        return self.sampler if isinstance(self.sampler, Sampler) else samplers.choose(self.sampler)
+
+    @cached_property
+    def refinement(self) -> Refined:
+        """Refinement with all of its settings."""
+        return replace(samplers.refinement(self.refine), steps=self.refine_steps, step_size=self.step_size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether latents are as the prior gives them."""
+        return not self.refine_steps and type(self.chosen) in (Plain, Truncation)
+
+    @property
+    def baseline(self) -> "Recipe":
+        """The same without refinement, by the plain sampler."""
+        return replace(self, sampler="plain", refine_steps=0, refine=())
+
+    @property
+    def title(self) -> str:
+        """For people: "plain", "drs", "drs, refined, 20 x 0.05"."""
+        chosen = samplers.name_of(self.chosen)
+        refined = f"refined, {self.refine_steps} x {self.step_size:g}"
+        return chosen if not self.refine_steps else refined if chosen == "plain" else f"{chosen}, {refined}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What samples have cost, in passes: one sample through one network."""
+
+    num: int
+    """Samples delivered."""
+    generator: float
+    """Forwards of G for each of them, the one of the image itself included."""
+    discriminator: float
+    """Forwards of D for each."""
+    backward: float
+    """Backwards through D and G towards the latent for each."""
+    once: dict[str, int] = field(default_factory=dict)
+    """Passes of all in all before the first sample: calibration."""
+    exhausted: int = 0
+    """Samples for which the sampler has given up and kept its best proposal."""
+
+    def __str__(self) -> str:
+        said = f"passes a sample: G {self.generator:.4g}, D {self.discriminator:.4g}, backward {self.backward:.4g}"
+        if any(self.once.values()):
+            said += f"; once: G {self.once['generator']}, D {self.once['discriminator']}, backward {self.once['backward']}"
+        return said + (f"; exhausted: {self.exhausted} of {self.num}" if self.exhausted else "")
+
+
+class Samples:
+    """`num` samples of a run, drawn as they are asked for, and what they cost.
+
+    Args:
+        num: over all ranks.
+        ranks: the processes that share the work; every one must make the same calls.
+        quiet: show no progress.
+
+    Raises:
+        UserError: a number is out of range, the run has no such class, or none at all, its prior is uniform where it is to be
+            truncated, or its generator has no batch norm where standing statistics are asked for. From the iterators: what the
+            sampler finds.
+    """
+
+    def __init__(self, run: Run, num: int, recipe: Recipe | None = None, ranks: Ranks = ALONE, quiet: bool = True) -> None:
+        if num < 1:
+            raise UserError(f"num must be at least 1, not {num}")
+        self.run, self.num, self.recipe = run, num, recipe or Recipe()
+        self.ranks, self.quiet = ranks, quiet or not ranks.first
+        self.classes = classes_in_turn(run, self.recipe.labels)
+        self.prior = self.recipe.chosen.prior_of(_prior(run, self.recipe.truncation))
+        self.precision = resolve_precision(self.recipe.precision or run.precision, run.device)
+        self.generator = run.generator if self.recipe.raw_weights else run.ema_generator
+        if self.recipe.standing_statistics:
+            _norms(run, self.generator)
+        self._once, self._passes = Counter(), Counter()
+
+    def own(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share, by batches: numbers int64 (B,), and samples (B, ...) on the run's device. Batch k is rank k mod
+        count's, so that every batch is what one process would draw."""
+        recipe, size = self.recipe, self.recipe.batch_size
+        generator = self.generator
+        if recipe.standing_statistics:
+            options = recipe.standing_statistics, recipe.seed, self.precision
+            generator = with_standing_statistics(self.run, generator, self.prior, *options)
+        pair = Pair(
+            generator,
+            self.run.discriminator,
+            self.prior,
+            classes=self.run.config.network.classes,
+            objective=self.run.config.objective,
+            real=partial(real_images, self.run),
+            seed=self.run.config.seed,
+            batch_size=size,
+            device=self.run.device,
+        )
+        with progress("samples", self.num, self.quiet) as advance:
+            with self.ranks.agreed(), _autocast(self.run, self.precision):
+                sample = recipe.chosen.prepare(pair)
+            self._once, self._passes = pair.passes.copy(), pair.passes
+            pair.passes.clear()
+            for first in range(self.ranks.rank * size, self.num, self.ranks.count * size):
+                draw = Draw(recipe.seed, "samples", 0, torch.arange(first, min(first + size, self.num), device=self.run.device))
+                with _autocast(self.run, self.precision), self.ranks.alone():
+                    drawn = recipe.refinement(pair, sample(draw, self._labels(draw)))
+                    images = drawn.images if drawn.images is not None else pair.generate(drawn.z, drawn.labels)
+                yield draw.rows, images
+                advance(min(first + self.ranks.count * size, self.num))
+
+    def gathered(self) -> Iterator[Tensor]:
+        """All samples in order, by batches (B, ...): on the first rank. On the others there is nothing to see, but they must
+        run through it to the end. Several ranks hand them over on the CPU."""
+        if self.ranks.count == 1:
+            yield from (images for _, images in self.own())
+            return
+        own, rounds = self.own(), -(-self.num // (self.ranks.count * self.recipe.batch_size))
+        for _ in range(rounds):
+            batch = next(own, None)
+            shares = self.ranks.gathered(None if batch is None else batch[1].cpu())
+            if self.ranks.first:
+                yield from (share for share in shares if share is not None)
+        next(own, None)  # to its end, where the progress ends
+
+    def cost(self) -> Cost:
+        """What they have cost, over all ranks: on the first rank; ask when they are drawn. What is done once is counted once,
+        however many ranks have repeated it."""
+        passes = sum(self.ranks.gathered(self._passes) or [], Counter())
+        each = {name: passes[name] / self.num for name in PASSES}
+        return Cost(self.num, **each, once={name: self._once[name] for name in PASSES}, exhausted=passes["exhausted"])
+
+    def _labels(self, draw: Draw) -> Tensor | None:
+        if not self.classes:
+            return None
+        if self.recipe.labels == "uniform":
+            return draw.integers("labels", len(self.classes))
+        return cycled(self.classes, draw.rows)
+
+
+def sample(run: Run, num: int = 64, refine_steps: int = 0, step_size: float = 0.05, **options: Any) -> Tensor:
     """Draw samples: images, or points where the run was trained on points.
 
     Args:
         run: from `train` or `load_run`.
         num: how many.
-        refine_steps: K of I-FGSM on the latents before G draws them (AdvLatGAN-z); 0 for plain samples.
-        step_size: eps of a refinement step.
-        seed: sample i is the same for every `num` and batch size.
-        truncation: draw from the normal prior with every coordinate outside +-truncation drawn again (Brock et al. 2019,
-            section 3.1), in the place of the run's own prior: closer to the mode, better images of less variety.
-        standing_statistics: batches of 64 samples from which the generator's batch-norm statistics are computed anew, under the
-            same truncation (Brock et al. 2019, appendix E); 0 leaves those of training. The run's own stay as they are.
-        labels: classes to draw in turn, image i of class labels[i % len(labels)], for class-conditional runs; every class
-            where None.
-        raw_weights: use the generator as last stepped instead of its moving average.
+        refine_steps, step_size: of refinement (AdvLatGAN-z).
+        options: the other fields of `Recipe`: sampler, refine, seed, truncation, standing_statistics, labels, raw_weights,
+            precision, batch_size.
+
+    Under a launcher every process draws all of them; the commands `sample` and `evaluate` share the work.
 
     Returns:
         float32 on the CPU: images (num, C, H, W) in [-1, 1], points (num, 2), unbounded.
 
     Raises:
-        UserError: a number is out of range, the run has no such class, or none at all, its prior is uniform where it is to be
-            truncated, or its generator has no batch norm where standing statistics are asked for.
+        UserError: as `Recipe` and `Samples` do, and what the sampler finds.
     """
-    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "labels": labels}
-    batches = stream(run, num, refine_steps, step_size, raw_weights=raw_weights, **options)
-    return torch.cat([batch.cpu() for batch in batches])
+    drawn = Samples(run, num, Recipe(refine_steps=refine_steps, step_size=step_size, **options))
+    return torch.cat([batch.cpu() for batch in drawn.gathered()])
 
 
-def stream(
-    run: Run,
-    num: int,
-    refine_steps: int = 0,
-    step_size: float = 0.05,
-    *,
-    seed: int = 0,
-    truncation: float | None = None,
-    standing_statistics: int = 0,
-    labels: Sequence[int] | Literal["uniform"] | None = None,
-    raw_weights: bool = False,
-    batch_size: int = BATCH,
-) -> Iterator[Tensor]:
-    """The samples of `sample`, batch by batch, on the run's device; with labels "uniform" each one's class is drawn."""
-    check_range(num, refine_steps, step_size, truncation, standing_statistics)
-    classes = classes_in_turn(run, labels)
-    prior = _prior(run, truncation)
-    generator = run.generator if raw_weights else run.ema_generator
-    if standing_statistics:
-        generator = with_standing_statistics(run, generator, prior, standing_statistics, seed)
-    for first in range(0, num, batch_size):
-        rows = torch.arange(first, min(first + batch_size, num), device=run.device)
-        draw = Draw(seed, "samples", 0, rows)
-        z = prior(draw)
-        given = None if not classes else draw.integers("labels", len(classes)) if labels == "uniform" else cycled(classes, rows)
-        with _autocast(run):
-            if refine_steps:
-                options = {"steps": refine_steps, "step_size": step_size, "objective": run.config.objective}
-                z = refine(generator, run.discriminator, z, given, **options)
-            with torch.no_grad():
-                yield generator(z) if given is None else generator(z, given)
-
-
-def with_standing_statistics(run: Run, generator: nn.Module, prior: Prior, batches: int, seed: int) -> nn.Module:
+def with_standing_statistics(
+    run: Run, generator: nn.Module, prior: Prior, batches: int, seed: int, precision: str
+) -> nn.Module:
     """A copy of `generator` whose batch-norm statistics are the mean of those of `batches` batches of 64 fresh samples.
 
     Brock et al. 2019, appendix E: the averages kept in training fit neither averaged weights nor a truncated prior. Latents are
@@ -108,9 +254,7 @@ def with_standing_statistics(run: Run, generator: nn.Module, prior: Prior, batch
         UserError: the generator has no batch norm.
     """
     generator = deepcopy(generator)
-    norms = [module for module in generator.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
-        raise UserError(f"the generator of the run in {run.path} has no batch norm: it takes no standing statistics")
+    norms = _norms(run, generator)
     momenta = [norm.momentum for norm in norms]
     generator.train()
     for number in range(batches):
@@ -118,7 +262,7 @@ def with_standing_statistics(run: Run, generator: nn.Module, prior: Prior, batch
         for norm in norms:
             norm.momentum = 1 / (number + 1)  # the mean so far; the first batch takes the place of what was there
         labels = (draw.integers("labels", classes),) if (classes := run.config.network.classes) else ()
-        with _autocast(run), torch.no_grad():
+        with _autocast(run, precision), torch.no_grad():
             generator(prior(draw), *labels)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -152,30 +296,19 @@ def classes_in_turn(run: Run, labels: Sequence[int] | Literal["uniform"] | None)
 def _prior(run: Run, truncation: float | None) -> Prior:
     """The run's own prior, or the normal one cut at +-truncation."""
     prior = Prior.of(run.config.latent)
-    if truncation is None:
-        return prior
-    if prior.kind == "uniform":
-        raise UserError("truncation cuts a normal prior; this run's is uniform")
-    return replace(prior, kind="truncated-normal", truncation=truncation)
+    return prior if truncation is None else Truncation(threshold=truncation).prior_of(prior)
 
 
-def _autocast(run: Run) -> torch.autocast:
-    dtype = AUTOCAST[run.precision]
+def _norms(run: Run, generator: nn.Module) -> list[_BatchNorm]:
+    norms = [module for module in generator.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        raise UserError(f"the generator of the run in {run.path} has no batch norm: it takes no standing statistics")
+    return norms
+
+
+def _autocast(run: Run, precision: str) -> torch.autocast:
+    dtype = AUTOCAST[precision]
     return torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def check_range(
-    num: int, refine_steps: int, step_size: float, truncation: float | None = None, standing_statistics: int = 0
-) -> None:
-    """Refuse numbers that no sampling can follow."""
-    if num < 1:
-        raise UserError(f"num must be at least 1, not {num}")
-    if refine_steps < 0 or not 0 <= step_size < float("inf"):
-        raise UserError(f"refine_steps and step_size must be at least 0, not {refine_steps} and {step_size}")
-    if truncation is not None and not 0 < truncation < float("inf"):
-        raise UserError(f"truncation must be above 0, not {truncation}")
-    if standing_statistics < 0:
-        raise UserError(f"standing_statistics must be at least 0, not {standing_statistics}")
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -204,18 +337,24 @@ def columns_for(classes: Sequence[int]) -> int | None:
     return len(classes) if 0 < len(classes) <= MOST_COLUMNS else None
 
 
-def write_images(batches: Iterable[Tensor], out: Path, columns: int | None = None) -> None:
-    """Write images in [-1, 1] as one grid, where `out` ends in .png, or one by one into the folder `out`, numbered.
+def write_images(samples: Samples, out: Path, columns: int | None = None) -> None:
+    """Write images in [-1, 1] as one grid, where `out` ends in .png, or one by one into the folder `out`, numbered: each rank
+    its own. A grid is the first rank's to write.
 
     Raises:
         UserError: the place can't be written, or is named after a format that is not written.
     """
     if out.suffix.lower() == ".png":
-        make_room_for(out)
-        write_image(grid(torch.cat([batch.cpu() for batch in batches]), columns), out)
+        with samples.ranks.agreed():
+            make_room_for(out)
+        batches = [batch.cpu() for batch in samples.gathered()]
+        if samples.ranks.first:
+            write_image(grid(torch.cat(batches), columns), out)
         return
     if out.suffix.lower() in _OTHER_FORMATS:
         raise UserError(f"{out}: grids are written as .png")
-    make_room_for(out / "000000.png")
-    for number, image in enumerate(image for batch in batches for image in batch):
-        write_image((image.float().clamp(-1, 1) + 1) / 2, out / f"{number:06d}.png")
+    with samples.ranks.agreed():
+        make_room_for(out / "000000.png")
+    for numbers, images in samples.own():
+        for number, image in zip(numbers.tolist(), images, strict=True):
+            write_image((image.float().clamp(-1, 1) + 1) / 2, out / f"{number:06d}.png")

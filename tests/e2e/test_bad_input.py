@@ -199,6 +199,12 @@ def test_damaged_checkpoint(refused, run, tmp_path):
         ("--truncation", 0),
         ("--standing-statistics", -1),
         ("--labels", "1"),
+        ("--batch-size", 0),
+        ("--precision", "fp64"),
+        ("--sampler", "metropolis"),
+        ("--sampler-set", "percentile=3"),
+        ("--refine-set", "radius=-1"),
+        ("--refine-set", "radius"),
     ],
 )
 def test_sampling_out_of_range(refused, run, tmp_path, option, value):

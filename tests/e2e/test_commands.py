@@ -49,6 +49,27 @@ def test_sample_draws_a_grid_or_a_folder(fastgan, run_folder, tmp_path):
     assert Image.open(tmp_path / "many" / "000000.png").size == (16, 16)
 
 
+def test_sample_and_evaluate_take_a_sampler(fastgan, run_folder, tmp_path):
+    asked = ["--num", 6, "--sampler", "drs", "--sampler-set", "burn_in=100", "percentile=50", "--precision", "fp32"]
+    refined = ["--refine-steps", 1, "--refine-set", "radius=0.1", "keep_best=true", "--batch-size", 4]
+    code, shown, said = fastgan("sample", run_folder, *asked, *refined, "--out", tmp_path / "grid.png")
+    assert code == 0, said
+    assert Image.open(tmp_path / "grid.png").size == (2 * 18 + 2, 3 * 18 + 2)
+    assert shown.splitlines()[0] == f"6 samples of round 4 -> {tmp_path / 'grid.png'}"
+    assert shown.splitlines()[1].startswith("passes a sample: G ")
+    assert shown.splitlines()[1].endswith("; once: G 100, D 200, backward 0")
+    options = ["--metrics", "fd-digits", "--json", tmp_path / "x.json"]
+    code, shown, said = fastgan("evaluate", run_folder, *asked, *refined, *options)
+    assert code == 0, said
+    assert "passes a sample" in shown
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert (found["sampler"]["name"], found["sampler"]["burn_in"]) == ("drs", 100)
+    assert (found["refinement"]["radius"], found["refinement"]["keep_best"]) == (0.1, True)
+    assert found["cost"]["once"] == {"generator": 100, "discriminator": 200, "backward": 0}
+    assert found["cost"]["generator"] >= 1 + 2 + 1
+    assert found["samples"] == "drs, refined, 1 x 0.05"
+
+
 def test_sample_draws_the_classes_asked_for(fastgan, tmp_path):
     run, settings = tmp_path / "run", (*TINY, "network.classes=10")
     code, _, said = fastgan("train", "digits-cdcgan-qua", "--run-dir", run, "--steps", 2, "--set", *settings)

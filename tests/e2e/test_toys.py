@@ -77,6 +77,17 @@ def test_evaluate_tells_before_and_after(fastgan, finished, tmp_path):
     assert json.loads(path.read_text())["metrics"] == found["plain"]
 
 
+def test_samplers_are_drawn_and_judged_beside_plain_points(fastgan, finished, tmp_path):
+    asked = ["--num", 40, "--sampler", "mh", "--sampler-set", "proposals=3", "calibrated_on=200"]
+    assert fastgan("sample", finished, *asked, "--out", tmp_path / "x.png")[0] == 0
+    assert Image.open(tmp_path / "x.png").size == (900, 480)
+    code, shown, _ = fastgan("evaluate", finished, *asked, "--json", tmp_path / "x.json")
+    assert code == 0
+    assert " mh, " in shown
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["plain"]["good-samples"]["num"] == 40
+
+
 def test_a_resumed_run_equals_the_undisturbed_one(fastgan, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "00000004.pt").unlink()

@@ -44,11 +44,12 @@ def wrong(at, error):
 
 said += [wrong([], None), wrong([1], UserError("no")), wrong([0, 1], OSError(28, "full", "disk"))]
 try:
-    with ranks.alone():
+    with ranks.alone(), ranks.alone():
         if ranks.rank:
             raise UserError("lost")
 except LoneError as found:
     said.append(str(found))
+said.append(ranks.gathered(ranks.rank + 5))
 print(json.dumps(said))
 """
 
@@ -97,13 +98,14 @@ def test_ranks_agree(mpi):
         mean = [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5]]
         wrong = [None, "rank 1: no", "disk: full"]
         assert json.loads(said) == [
-            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), *wrong, *alone,
+            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), *wrong, *alone, None if rank else [5, 6],
         ]  # fmt: skip
 
 
 def test_alone_nothing_is_set_up():
     assert join(torch.device("cpu")) is ALONE
     assert (ALONE.first, ALONE.any(True), ALONE.any(False), ALONE.told(3)) == (True, True, False, 3)
+    assert ALONE.gathered(3) == [3]
     value = torch.ones(2)
     ALONE.mean_([value])
     assert ALONE.mean(value) is value

@@ -1,4 +1,6 @@
-"""Truncation and standing statistics, on a run that was trained a little."""
+"""Truncation, standing statistics and samplers, on runs that were trained a little."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ import fastgan
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.draw import Draw
-from fastgan.latent import Prior
+from fastgan.latent import Prior, samplers
+from fastgan.latent.samplers import SAMPLERS
+from fastgan.training.sampling import Cost, Recipe, Samples
 
 STEPS = ("training.steps=6", "training.log_every=6", "training.sample_every=0", "training.precision=fp32")
 
@@ -121,6 +125,101 @@ def test_what_can_not_be_done_is_refused(run, train):
         (run, {"truncation": -0.5}, "truncation must be above 0"),
         (points, {"standing_statistics": 1}, "has no batch norm: it takes no standing statistics"),
         (train("digits-sngan-qua", "latent.prior=uniform"), {"truncation": 1.0}, "cuts a normal prior; this run's is uniform"),
+    ):
+        with pytest.raises(UserError, match=line):
+            fastgan.sample(refused, 4, **options)
+
+
+SMALL = {
+    "plain": {},
+    "truncation": {"threshold": 0.5},
+    "drs": {"burn_in": 150, "percentile": 50},
+    "mh": {"proposals": 3, "calibrated_on": 150},
+    "ddls": {"steps": 3, "calibrated_on": 150},
+    "dot": {"steps": 3, "pairs": 20},
+    "hubness": {"pool": 200, "threshold": 8},
+}
+BIGGAN = (
+    "network.family=biggan", "network.classes=10", "data.resolution=32", "latent.dim=16", "network.attention=[16]",
+    "network.embedding=4", "training.steps=1", "training.batch_size=4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def biggan(train):
+    return train("digits-sngan-qua", *BIGGAN)
+
+
+@pytest.mark.parametrize(("kind", "name"), [*(("run", name) for name in SAMPLERS), ("biggan", "mh"), ("biggan", "ddls")])
+def test_a_sampler_draws_the_same_in_every_number_and_batch(request, kind, name):
+    run, sampler = request.getfixturevalue(kind), samplers.choose(name, SMALL[name])
+    whole = fastgan.sample(run, 14, sampler=sampler, labels=[1, 2, 7], batch_size=14)
+    assert whole.isfinite().all()
+    for num, size in ((14, 5), (6, 64)):
+        found = fastgan.sample(run, num, sampler=sampler, labels=[1, 2, 7], batch_size=size)
+        torch.testing.assert_close(found, whole[:num], rtol=1e-4, atol=1e-4)  # rounding differs from batch size to batch size
+    assert not torch.allclose(fastgan.sample(run, 14, sampler=sampler, labels=[1, 2, 3]), whole)
+    assert not torch.allclose(fastgan.sample(run, 14, sampler=sampler, labels=[1, 2, 7], seed=1), whole)
+    if name != "plain":
+        assert not torch.allclose(fastgan.sample(run, 14, labels=[1, 2, 7]), whole)
+
+
+def test_refinement_comes_after_the_sampler(run):
+    recipe = Recipe(sampler=samplers.choose("dot", SMALL["dot"]), labels=[3], precision="fp32")
+    (_, plain), samples = next(Samples(run, 4, recipe).own()), Samples(run, 4, replace(recipe, refine_steps=2, step_size=0.1))
+    refined = torch.cat(list(samples.gathered()))
+    assert not torch.equal(plain, refined)
+    assert samples.cost() == Cost(4, 3 + 2 + 1, 3 + 2, 3 + 2, {"generator": 40, "discriminator": 40, "backward": 0})
+    bounded = fastgan.sample(run, 4, 2, 0.1, sampler=recipe.chosen, labels=[3], refine={"radius": 0.0})
+    torch.testing.assert_close(bounded, plain)
+
+
+def test_cost_is_counted_for_each_sample(run):
+    samples = Samples(run, 20, Recipe(sampler=samplers.choose("mh", SMALL["mh"]), batch_size=8))
+    assert sum(map(len, samples.gathered())) == 20
+    cost = samples.cost()
+    assert cost.once == {"generator": 150, "discriminator": 300, "backward": 0}
+    assert 3 <= cost.generator == cost.discriminator <= 6
+    assert str(cost).startswith(f"passes a sample: G {cost.generator:.4g}, D ")
+    gives_up = Samples(run, 20, Recipe(sampler=samplers.choose("drs", {"burn_in": 150, "percentile": 100, "max_tries": 1})))
+    list(gives_up.gathered())
+    assert 15 < gives_up.cost().exhausted <= 20
+    assert str(gives_up.cost()).endswith(f"exhausted: {gives_up.cost().exhausted} of 20")
+
+
+def test_networks_compute_in_what_is_asked_for(run):
+    one, other = (fastgan.sample(run, 5, precision=precision) for precision in ("fp32", "bf16"))
+    assert torch.equal(fastgan.sample(run, 5), one)
+    assert not torch.equal(one, other)
+    assert (one - other).abs().max() < 0.1
+    samples = Samples(run, 5, Recipe(precision="bf16"))
+    for _ in samples.own():
+        assert not torch.is_autocast_enabled("cpu")  # whoever asks for samples is left alone
+    for precision, line in (("fp64", "unknown precision 'fp64'"), ("fp16", "needs a CUDA device")):
+        with pytest.raises(UserError, match=line):
+            fastgan.sample(run, 5, precision=precision)
+
+
+def test_progress_is_told_where_work_is_long(run, capsys, monkeypatch):
+    list(Samples(run, 20, Recipe(batch_size=8), quiet=False).gathered())
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("fastgan.training.progress.PLAIN_SECONDS", 0.0)
+    list(Samples(run, 20, Recipe(batch_size=8), quiet=False).gathered())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["samples 8/20", "samples 16/20", "samples 20/20"]
+    list(Samples(run, 20, Recipe(batch_size=8)).gathered())
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_sampler_can_not_do_is_refused(run, train):
+    uniform = train("digits-sngan-qua", "latent.prior=uniform")
+    for refused, options, line in (
+        (run, {"sampler": "ddl"}, "did you mean 'ddls'"),
+        (run, {"refine": ["radiuss=1"]}, "refinement: unknown field 'radiuss': did you mean 'radius'"),
+        (run, {"batch_size": 0}, "batch_size must be at least 1"),
+        (run, {"sampler": "hubness"}, "choose a lower threshold"),
+        (uniform, {"sampler": "ddls"}, "ddls needs the normal prior"),
+        (uniform, {"sampler": "truncation"}, "this run's is uniform"),
     ):
         with pytest.raises(UserError, match=line):
             fastgan.sample(refused, 4, **options)

@@ -21,7 +21,7 @@ from fastgan.training import checkpoint, telemetry
 from fastgan.training.assess import compare_with_untrained
 from fastgan.training.folder import Folder
 from fastgan.training.loop import Diverged
-from fastgan.training.sampling import stream
+from fastgan.training.sampling import Recipe, Samples
 
 STEPS = ("training.steps=6", "training.sample_every=3", "training.precision=fp32")
 
@@ -118,7 +118,7 @@ def test_it_is_judged_by_samples_of_every_class(conditional):
     assert 0 <= found["prdc-digits"]["precision"] <= 1
     assert found["diversity-digits"]["value"] > 0
     assert 5 < found["diversity-digits"]["real"] < 20  # 64 standardised features
-    (drawn,) = stream(conditional, 60, labels="uniform")
+    (drawn,) = Samples(conditional, 60, Recipe(labels="uniform")).gathered()
     draw = Draw(0, "samples", 0, torch.arange(60))
     with torch.no_grad():
         torch.testing.assert_close(drawn, conditional.ema_generator(Prior(8)(draw), draw.integers("labels", 10)))

@@ -1,0 +1,63 @@
+"""Samples that two processes share, by the commands as a user types them under a launcher."""
+
+import json
+
+import pytest
+import ranks
+from toys import TINY
+
+import fastgan as package
+
+COMMANDS = """
+import json, sys
+from fastgan.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["fastgan", *words]
+    main()
+"""
+SMALL = ("network.width=8", "training.batch_size=32", "training.log_every=2", "training.checkpoint_every=2")
+QUICK = ("training.device=cpu", "training.precision=fp32", "training.sample_every=0")
+DRS = ("--sampler", "drs", "--sampler-set", "burn_in=100", "percentile=50", "--refine-steps", "1", "--batch-size", "3")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    for name, preset, settings in (("digits", "digits-sngan-qua", TINY), ("points", "grid25", SMALL)):
+        config = package.config.override(package.preset(preset), [*settings, *QUICK])
+        package.train(config, folder / name, steps=2, quiet=True)
+    return folder
+
+
+def commands(runs, out):
+    """Twenty samples are seven batches: neither shares nor batches come out even."""
+    return [
+        ["sample", str(runs / "digits"), "--num", "20", *DRS, "--out", str(out / "many")],
+        ["sample", str(runs / "digits"), "--num", "20", *DRS, "--out", str(out / "grid.png")],
+        ["sample", str(runs / "points"), "--num", "20", *DRS, "--out", str(out / "points")],
+        ["evaluate", str(runs / "points"), "--num", "20", *DRS, "--json", str(out / "result.json")],
+    ]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def lines(shown):
+    """What was printed, but for the progress of a slow machine."""
+    return [line for line in shown.splitlines() if not line.startswith("samples ")]
+
+
+def test_two_processes_draw_what_one_would(fastgan, runs, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    ended = ranks.finish(ranks.start(2, "-c", COMMANDS, json.dumps(commands(runs, two))))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    said = []
+    for words in commands(runs, one):
+        code, shown, error = fastgan(*words)
+        assert code == 0, error
+        said += lines(shown.replace(str(one), str(two)))
+    assert said == lines(ended[0][1])
+    assert not ended[1][1]
+    assert contents(one) == contents(two)
+    assert len(contents(one)) == 20 + 1 + 1 + 1
