@@ -119,16 +119,16 @@ def _look_at_digits(run: Run, samples: Iterator[Tensor]) -> Tally:
     """Features of a classifier of digits (see `fastgan.evaluation.digits`)."""
     if run.config.data.source != "digits":
         raise UserError(f"digits are judged of runs trained on digits; this one's data.source is {run.config.data.source}")
-    return _digits_judge(run.path, run.config.data.resolution).look(samples)
+    return digits_judge(run.path, run.config.data.resolution).look(samples)
 
 
 def _fd_digits(run: Run, seen: Tally) -> dict[str, Any]:
-    report = _digits_judge(run.path, run.config.data.resolution)(seen)
+    report = digits_judge(run.path, run.config.data.resolution)(seen)
     return {**dataclasses.asdict(report), "title": report.title}
 
 
 def _prdc_digits(run: Run, seen: Tally) -> dict[str, Any]:
-    real = _digits_judge(run.path, run.config.data.resolution).real
+    real = digits_judge(run.path, run.config.data.resolution).real
     if len(seen.features) <= NEAREST:
         raise UserError(f"num must be above {NEAREST} for prdc-digits, not {len(seen.features)}")
     report = manifold(real.features, seen.features)
@@ -136,14 +136,14 @@ def _prdc_digits(run: Run, seen: Tally) -> dict[str, Any]:
 
 
 def _diversity_digits(run: Run, seen: Tally) -> dict[str, Any]:
-    real = _digits_judge(run.path, run.config.data.resolution).real
+    real = digits_judge(run.path, run.config.data.resolution).real
     value, of_real = (diversity_within_classes(tally.features, tally.predictions) for tally in (seen, real))
     return {"value": value, "real": of_real, "title": "diversity within digits", "shown": f"{value:.3f} (real {of_real:.3f})"}
 
 
 @lru_cache(maxsize=1)
-def _digits_judge(run: Path, side: int) -> DigitsJudge:
-    """The judge of a run's samples, before and after training: its classifier is trained once a run."""
+def digits_judge(run: Path, side: int) -> DigitsJudge:
+    """The judge of a run's digits of so many pixels: its classifier is trained once a run, and kept in its folder."""
     fingerprint, train, train_labels = _whole_split("train", side)
     _, held_out, held_out_labels = _whole_split("held-out", side)
     path = run / "evaluation" / f"digits-classifier-{side}.pt"

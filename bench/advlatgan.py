@@ -1,0 +1,223 @@
+"""The experiments of docs/advlatgan.md, each one command:
+
+    python -m bench.advlatgan toys            Grid-25 and Ring-8: baseline and -qua, every sampler on top
+    python -m bench.advlatgan plane           real digits with a 2-D latent: where -z moves z, and what lies between two modes
+    python -m bench.advlatgan digits          real digits, two backbones: baseline, -qua, -z, -qua+
+    python -m bench.advlatgan conditional     real digits by class: baseline, MSGAN, -div, div+
+    python -m bench.advlatgan sweep           K and eps of -z: quality against cost
+
+Runs are trained where they are missing, into `--runs` (one folder a preset and seed, resumed where it was interrupted), and
+judged by `fastgan.training.evaluate`. Results are one JSON file each; `docs/make_advlatgan.py` makes the tables of them.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+import fastgan
+from fastgan.checked import UserError
+from fastgan.config import override
+from fastgan.presets import preset
+from fastgan.training import evaluate, load_run
+from fastgan.training.run import Run
+
+_OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+Seeds = tuple[int, ...]
+RESULTS = Path("docs/results")
+
+# What each method is on a toy: options of `evaluate`. -z as in the paper's experiment, 20 steps of 0.01.
+_Z = {"refine_steps": 20, "step_size": 0.01}
+TOY_SAMPLERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "-z": _Z,
+    "DRS": {"sampler": "drs"},
+    "MH-GAN": {"sampler": "mh"},
+    "DDLS": {"sampler": "ddls"},
+    "DOT": {"sampler": "dot"},
+    "hubness": {"sampler": "hubness"},
+    "DRS, then -z": {"sampler": "drs", **_Z},
+    "MH-GAN, then -z": {"sampler": "mh", **_Z},
+}
+
+# Backbone -> (preset without, preset with -qua).
+BACKBONES = {"SN cnn": ("digits-sngan", "digits-sngan-qua"), "DCGAN": ("digits-dcgan", "digits-dcgan-qua")}
+# -z on digits: K x eps as on CIFAR-10, and the gentler one that `sweep` finds better there.
+DIGITS_Z = {"20 x 0.05": {"refine_steps": 20, "step_size": 0.05}, "10 x 0.01": {"refine_steps": 10, "step_size": 0.01}}
+CONDITIONAL = {
+    "baseline": "digits-cdcgan",
+    "MSGAN": "digits-cdcgan-msgan",
+    "-div": "digits-cdcgan-div",
+}
+METRICS = ("fd-digits", "prdc-digits", "diversity-digits")
+
+
+def toys(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
+    """Good-sample rate, modes and passes of every sampler on Grid-25 and Ring-8.
+
+    Args:
+        seeds: Of training.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of toys.json.
+    """
+    rows = []
+    for source in ("grid25", "ring8"):
+        for training in (source, f"{source}-qua"):
+            for seed in seeds:
+                run = trained(training, seed, runs)
+                for name, options in TOY_SAMPLERS.items():
+                    found = evaluate(run, num=num, **options)
+                    rows.append({"data": source, "training": training, "sampler": name, "seed": seed} | _points(found))
+                    _say(rows[-1])
+    _write(out / "toys.json", {"num": num, "seeds": seeds, "rows": rows})
+
+
+def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
+    """FD-digits, precision and recall of two backbones: baseline, -qua, and -z on top of both. Arguments as of `toys`."""
+    rows = []
+    for backbone, presets in BACKBONES.items():
+        for method, name in zip(("baseline", "-qua"), presets, strict=True):
+            for seed in seeds:
+                run = trained(name, seed, runs)
+                for sampling, options in {"plain": {}, **{f"-z {z}": o for z, o in DIGITS_Z.items()}}.items():
+                    found = evaluate(run, METRICS, num=num, **options)
+                    rows.append({"backbone": backbone, "method": method, "sampling": sampling, "seed": seed} | _images(found))
+                    _say(rows[-1])
+    _write(out / "digits.json", {"num": num, "seeds": seeds, "rows": rows})
+
+
+def conditional(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
+    """FD-digits and diversity within classes of the conditional DCGAN: baseline, MSGAN, -div, and each with -z on top (of -div
+    it is div+). Arguments as of `toys`."""
+    rows = []
+    for method, name in CONDITIONAL.items():
+        for seed in seeds:
+            run = trained(name, seed, runs)
+            for sampling, options in {"plain": {}, **{f"-z {z}": o for z, o in DIGITS_Z.items()}}.items():
+                found = evaluate(run, METRICS, num=num, **options)
+                rows.append({"method": method, "sampling": sampling, "seed": seed} | _images(found))
+                _say(rows[-1])
+    _write(out / "conditional.json", {"num": num, "seeds": seeds, "rows": rows})
+
+
+def sweep(
+    seed: int = 0,
+    steps: tuple[int, ...] = (0, 5, 10, 20, 50),
+    sizes: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1),
+    num: int = 2000,
+    runs: Path = Path("runs/advlatgan"),
+    out: Path = RESULTS,
+) -> None:
+    """K and eps of -z, on Grid-25 (good-sample rate) and on digits (FD-digits).
+
+    Args:
+        seed: Of training.
+        steps: K.
+        sizes: eps.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of sweep.json.
+    """
+    rows = []
+    for name, judge in (("grid25", _points), ("digits-sngan", _images)):
+        run = trained(name, seed, runs)
+        for count in steps:
+            for size in sizes if count else sizes[:1]:
+                found = evaluate(run, None if name == "grid25" else METRICS, num=num, refine_steps=count, step_size=size)
+                rows.append({"preset": name, "K": count, "eps": size if count else None} | judge(found))
+                _say(rows[-1])
+    _write(out / "sweep.json", {"num": num, "seed": seed, "rows": rows})
+
+
+def plane(
+    seed: int = 0,
+    refine_steps: int = 20,
+    step_size: float = 0.02,
+    runs: Path = Path("runs/advlatgan"),
+    out: Path = RESULTS,
+    picture: Path = Path("docs/images/advlatgan-plane.png"),
+) -> None:
+    """Real digits with a latent of two coordinates: z before and after -z, the images over the plane, D's score and a digits
+    classifier's confidence against the density of the refined z, and equal steps from one mode to another.
+
+    Args:
+        seed: Of training.
+        refine_steps: K.
+        step_size: eps.
+        runs: Where runs lie.
+        out: Folder of plane.json.
+        picture: The picture.
+    """
+    from bench.plane import Plane
+
+    drawn = Plane(trained("digits-sngan", seed, runs, "latent.dim=2"), refine_steps, step_size)
+    _write(out / "plane.json", {"seed": seed, "refine_steps": refine_steps, "step_size": step_size} | drawn.numbers())
+    drawn.draw(picture)
+
+
+def trained(name: str, seed: int, runs: Path, *settings: str) -> Run:
+    """The run of this preset and seed, trained to its end where it is not."""
+    folder = runs / "-".join([name, *(setting.split(".")[-1].replace("=", "") for setting in settings), str(seed)])
+    config = override(preset(name), [f"seed={seed}", *settings])
+    try:
+        run = load_run(folder)
+    except UserError:  # there is none yet
+        run = None
+    if run is None or run.round < config.training.steps:
+        run = fastgan.train(config, folder, resume=run is not None)
+    return load_run(folder)
+
+
+def mean_by(rows: Iterable[Mapping[str, Any]], keys: Iterable[str], value: str) -> dict[tuple, tuple[float, float]]:
+    """Mean and (with more than one) standard deviation of `value` over the rows that agree in `keys`."""
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row[value])
+    return {
+        group: (statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0) for group, found in groups.items()
+    }
+
+
+def _points(found: dict[str, Any]) -> dict[str, Any]:
+    report = found["metrics"]["good-samples"]
+    return {"good": report["value"], "modes": report["modes"], "of": report["of"], "cost": found["cost"]}
+
+
+def _images(found: dict[str, Any]) -> dict[str, Any]:
+    metrics = found["metrics"]
+    manifold = {name: metrics["prdc-digits"][name] for name in ("precision", "recall", "density", "coverage")}
+    diversity = metrics["diversity-digits"]
+    return {
+        "fd": metrics["fd-digits"]["value"],
+        "confidence": metrics["fd-digits"]["confidence"],
+        **manifold,
+        "diversity": diversity["value"],
+        "diversity_of_real": diversity["real"],
+        "cost": found["cost"],
+    }
+
+
+def _say(row: Mapping[str, Any]) -> None:
+    shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items() if key != "cost")
+    _OUT.print("  ".join(shown), markup=False)
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    commands = {"toys": toys, "plane": plane, "digits": digits, "conditional": conditional, "sweep": sweep}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m bench.advlatgan", description=__doc__.splitlines()[0])
+    except UserError as error:
+        print(f"bench.advlatgan: {error}", file=sys.stderr)
+        sys.exit(2)
