@@ -1,6 +1,5 @@
 """Signals: the first asks, its echo is not heard, a second one ends."""
 
-import os
 import signal
 
 import pytest
@@ -14,7 +13,7 @@ def test_a_launchers_echo_of_ctrl_c_is_not_a_second_signal(echo):
     with Interrupt() as asked:
         assert not asked.requested
         for number in (signal.SIGINT, echo):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert asked.requested
 
 
@@ -22,8 +21,8 @@ def test_a_second_signal_ends_at_once(monkeypatch):
     monkeypatch.setattr(interrupt, "ECHO", -1.0)
     before = signal.getsignal(signal.SIGINT)
     with Interrupt() as asked:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert asked.requested
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
