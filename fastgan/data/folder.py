@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from fastgan.data import picture
+from fastgan.data.encoded import Encoded
 from fastgan.data.scan import BAD, GREY, Scan, scan
-from fastgan.data.source import AnyPath, DataError, Source, first_line
+from fastgan.data.source import AnyPath, DataError, Source
 
 ON_BAD_IMAGE = ("refuse", "skip")
 
@@ -67,7 +68,8 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     for array in (labels, sizes):
         array.flags.writeable = False
     grey = bool((records["kind"] == GREY).all())
-    reader = _Reader(root, names, records["size"].copy(), records["plain"].astype(bool), grey)
+    files = _Files(root, names, records["size"].copy())
+    reader = Encoded(files, files.shown, records["plain"].astype(bool), grey)
     digest = hashlib.sha256(f"folder of {len(names)} images".encode())
     for name, content in zip(names, records["digest"], strict=True):
         digest.update(os.fsencode(name) + b"\0")
@@ -85,33 +87,24 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     )
 
 
-class _Reader:
-    """Reads image files; several threads may at once."""
+class _Files:
+    """Reads files below a folder; several threads may at once."""
 
-    def __init__(self, root: Path, names: list[str], sizes: np.ndarray, plain: np.ndarray, grey: bool) -> None:
-        self._root, self._names, self._sizes, self._plain, self._grey = str(root), names, sizes, plain, grey
+    def __init__(self, root: Path, names: list[str], sizes: np.ndarray) -> None:
+        self._root, self._names, self._sizes = str(root), names, sizes
 
-    def __call__(self, index: int) -> np.ndarray:
-        path = os.path.join(self._root, self._names[index])
+    def __call__(self, index: int) -> bytes:
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(os.path.join(self._root, self._names[index]), "rb", buffering=0) as file:
                 content = file.read()
         except OSError as error:
-            raise DataError(f"{shown(path)} can't be read any more: {error.strerror}") from None
+            raise DataError(f"{self.shown(index)} can't be read any more: {error.strerror}") from None
         if len(content) != self._sizes[index]:
-            raise DataError(f"{shown(path)} has changed since it was scanned: begin a new run")
-        if not self._plain[index]:
-            try:
-                content = picture.to_pnm(content, self._grey)
-            except Exception as error:  # it did decode when it was scanned
-                raise DataError(f"{shown(path)} has changed since it was scanned ({first_line(error)})") from None
-        return np.frombuffer(content, dtype=np.uint8)
+            raise DataError(f"{self.shown(index)} has changed since it was scanned: begin a new run")
+        return content
 
-    def mistrust(self, index: int) -> bool:
-        """Decode this file with Pillow from now on. Whether that is new."""
-        trusted = bool(self._plain[index])
-        self._plain[index] = False
-        return trusted
+    def shown(self, index: int) -> str:
+        return shown(os.path.join(self._root, self._names[index]))
 
 
 def _list(root: Path) -> tuple[list[str], list[str]]:

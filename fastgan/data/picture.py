@@ -58,7 +58,18 @@ def to_pnm(content: bytes, grey: bool) -> bytes:
     Args:
         grey: one channel (P5) or three (P6).
     """
+    image = to_image(content).convert("L" if grey else "RGB")
+    return b"P%d\n%d %d\n255\n" % (5 if grey else 6, *image.size) + image.tobytes()
+
+
+def to_image(content: bytes) -> Image.Image:
+    """A file's pixels in mode L or RGB, whichever it holds: turned upright, transparent ones over white, 16 bits in 8.
+
+    Raises:
+        Exception: as `inspect` does.
+    """
     image = _open(content)
+    grey = image.mode in _GREY
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all of them for Adobe's, which are inverted
@@ -70,8 +81,7 @@ def to_pnm(content: bytes, grey: bool) -> bytes:
         background = Image.new("RGBA", image.size, _BACKGROUND)
         background.alpha_composite(image)
         image = background.convert("RGB")
-    image = image.convert("L" if grey else "RGB")
-    return b"P%d\n%d %d\n255\n" % (5 if grey else 6, *image.size) + image.tobytes()
+    return image.convert("L" if grey else "RGB")
 
 
 def _open(content: bytes) -> Image.Image:
