@@ -18,10 +18,8 @@ class Encoded:
         grey: whether those become one channel, or three.
     """
 
-    def __init__(
-        self, content: Callable[[int], bytes], shown: Callable[[int], str], plain: np.ndarray, grey: bool
-    ) -> None:
-        self._content, self._shown, self._plain, self._grey = content, shown, plain, grey
+    def __init__(self, content: Callable[[int], bytes], shown: Callable[[int], str], plain: np.ndarray, grey: bool) -> None:
+        self.shown, self._content, self._plain, self._grey = shown, content, plain, grey
 
     def __call__(self, index: int) -> np.ndarray:
         content = self._content(index)
@@ -29,7 +27,7 @@ class Encoded:
             try:
                 content = picture.to_pnm(content, self._grey)
             except Exception as error:  # it did decode when it was looked at
-                raise DataError(f"{self._shown(index)} has changed since it was scanned ({first_line(error)})") from None
+                raise DataError(f"{self.shown(index)} has changed since it was scanned ({first_line(error)})") from None
         return np.frombuffer(content, dtype=np.uint8)
 
     def mistrust(self, index: int) -> bool:

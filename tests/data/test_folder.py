@@ -403,7 +403,7 @@ def shown_images(source, seed, count):
 
 
 def name_of(source, index):
-    return os.path.splitext(os.path.basename(source.read._names[index]))[0]
+    return os.path.splitext(os.path.basename(source.read.shown(index)))[0]
 
 
 def test_a_file_that_changed_after_the_scan_is_named(root):
@@ -431,7 +431,7 @@ def test_a_file_that_dali_refuses_goes_through_pillow(root):
     assert source.read._plain.all()
     with closing(Stream(source, **settings)) as stream:
         shown = joined(islice(stream, 6))
-    assert [source.read._names[index] for index in np.flatnonzero(~source.read._plain)] == ["3.jpg", "7.jpg"]
+    assert [os.path.basename(source.read.shown(index)) for index in np.flatnonzero(~source.read._plain)] == ["3.jpg", "7.jpg"]
     for name in expected:
         assert torch.equal(shown[name], expected[name])
 
