@@ -61,7 +61,7 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     classes = sorted(set(class_of))
     emptied = sorted({name.rpartition("/")[0] for name in found.names} - set(classes))
     if emptied:
-        notes.append(f"no image of {_some(emptied)} decodes: left out of the classes")
+        notes.append(f"no image of {some(emptied)} decodes: left out of the classes")
     number = {name: label for label, name in enumerate(classes)}
     labels = np.array([number[name] for name in class_of], dtype=np.int64)
     sizes = np.stack([records["height"], records["width"]], axis=1)
@@ -128,7 +128,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
     if nested:
         parents = sorted({name.partition("/")[0] for name in nested})
         raise DataError(
-            f"{shown(root)} looks like the folder above a data set: images lie two folders down, in {_some(nested)}; "
+            f"{shown(root)} looks like the folder above a data set: images lie two folders down, in {some(nested)}; "
             f"set data.path to {' or '.join(shown(root / parent) for parent in parents[:_NAMED])}"
         )
     if not names:
@@ -142,12 +142,12 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
 
     notes = []
     if empty and not files:
-        notes.append(f"empty class folders are left out: {_some(empty)}")
+        notes.append(f"empty class folders are left out: {some(empty)}")
     if unread:
-        notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {_some(unread)}")
+        notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {some(unread)}")
     classes = sorted({name.partition("/")[0] for name in names}) if not files else []
     if classes and all(name.lower() in _SPLIT_NAMES for name in classes):
-        notes.append(f"the classes are called {_some(classes)}: if these are splits, set data.path to one")
+        notes.append(f"the classes are called {some(classes)}: if these are splits, set data.path to one")
     return sorted(names), notes
 
 
@@ -180,12 +180,13 @@ def _about_bad(root: Path, found: Scan, on_bad_image: str) -> str:
     count = f"{len(reasons)} of {len(found.names)} images do not decode"
     if on_bad_image == "refuse":
         raise DataError(
-            f"{shown(root)}: {count}: {_some(reasons)}; mend or remove them, or leave them out with data.on_bad_image=skip"
+            f"{shown(root)}: {count}: {some(reasons)}; mend or remove them, or leave them out with data.on_bad_image=skip"
         )
-    return f"{count} and are skipped: {_some(reasons)}"
+    return f"{count} and are skipped: {some(reasons)}"
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
     names = [shown(name) for name in names]
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest

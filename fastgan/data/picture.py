@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
+from fastgan.data.source import first_line
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -82,6 +84,12 @@ def to_image(content: bytes) -> Image.Image:
         background.alpha_composite(image)
         image = background.convert("RGB")
     return image.convert("L" if grey else "RGB")
+
+
+def reason(error: Exception) -> str:
+    """Why a file does not decode, on one line."""
+    said = first_line(error)
+    return "no JPEG, PNG, WebP or BMP file" if said.startswith("cannot identify image file") else said
 
 
 def _open(content: bytes) -> Image.Image:

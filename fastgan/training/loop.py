@@ -47,6 +47,7 @@ from fastgan.training.telemetry import Silence, Telemetry
 
 RUNS = Path("runs")
 CHANGEABLE = {
+    "data.cache",
     "data.threads",
     "engine.kind",
     "engine.zero_stage",
@@ -328,8 +329,9 @@ def open_stream(
     options |= {"shard": ranks.rank, "shards": ranks.count}
     if isinstance(source, Distribution):
         return PointStream(source, **options)
-    names = ("resolution", "channels", "crop", "min_area", "filter", "flip", "noise", "threads")
-    return Stream(source, **options, **{name: getattr(config.data, name) for name in names})
+    names = ("resolution", "channels", "order", "crop", "min_area", "filter", "flip", "noise", "threads")
+    options |= {name: getattr(config.data, name) for name in names}
+    return Stream(source, **options, cache=round(config.data.cache * 2**30))
 
 
 def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
