@@ -264,7 +264,7 @@ class _Walk:
                         whole = _Window(file, 0, os.fstat(file.fileno()).st_size)
                         places += self._archive(inner, whole, (*within, _stem(parts[-1])))
 
-    def _unpacked(self, name: str, stream: BinaryIO) -> BinaryIO:
+    def _unpacked(self, name: str, stream: io.BufferedIOBase) -> BinaryIO:
         """A file of the spool with what comes out of `stream`, as far as it does."""
         self._spool.mkdir(parents=True, exist_ok=True)
         path = self._spool / f"unpacked-{self._spooled}"
@@ -272,7 +272,7 @@ class _Walk:
         with path.open("wb") as file:
             while True:
                 try:
-                    block = stream.read(1 << 20)
+                    block = stream.read1(1 << 18)  # what `read` had gathered would be lost with the error
                 except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
                     self.found.broken.append((name, first_line(error)))
                     break
