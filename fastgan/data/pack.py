@@ -267,13 +267,16 @@ def _write_shards(job: _Job, into: Path, workers: int, quiet: bool) -> None:
                 if not under_way:
                     break
                 number, rows, future = under_way.popleft()
-                if writer is None or writer.number != number:
-                    writer = _next(writer, _Writer(into, number))
+                if writer is not None and writer.number != number:
+                    writer.finish()
+                    writer = None
+                writer = writer or _Writer(into, number)
                 for row, item in zip(rows.tolist(), future.result(), strict=True):
                     writer.add(row, job.labels[row], item)
                 advance(len(rows))
-            _next(writer, None)
-            writer = None
+            if writer is not None:
+                writer.finish()
+                writer = None
     except BrokenProcessPool:
         raise DataError(
             "a process that decodes images has died (out of memory?): start again, perhaps with fewer workers"
@@ -282,12 +285,6 @@ def _write_shards(job: _Job, into: Path, workers: int, quiet: bool) -> None:
         if writer is not None:
             writer.abandon()
         pool.shutdown(cancel_futures=True)
-
-
-def _next(writer: "_Writer | None", following: "_Writer | None") -> "_Writer | None":
-    if writer is not None:
-        writer.finish()
-    return following
 
 
 def _record(into: Path, number: int) -> Path:
