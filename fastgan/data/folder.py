@@ -69,7 +69,7 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
         array.flags.writeable = False
     grey = bool((records["kind"] == GREY).all())
     files = _Files(root, names, records["size"].copy())
-    reader = Encoded(files, files.shown, records["plain"].astype(bool), grey)
+    reader = Encoded(files, files.shown, sizes, records["plain"].astype(bool), grey)
     digest = hashlib.sha256(f"folder of {len(names)} images".encode())
     for name, content in zip(names, records["digest"], strict=True):
         digest.update(os.fsencode(name) + b"\0")

@@ -175,7 +175,11 @@ def open_shards(path: AnyPath | None, split: str) -> Source:
         array.flags.writeable = False
     grey = bool(rows["grey"].all())
     files = _Files(root, [shard["name"] for shard in manifest.shards], rows)
-    reader = Encoded(files, lambda index: f"{files.shown(index)} (from {shown(names[index])})", np.ones(len(rows), bool), grey)
+
+    def told(index: int) -> str:
+        return f"{files.shown(index)} (from {shown(names[index])})"
+
+    reader = Encoded(files, told, sizes, np.ones(len(rows), bool), grey)
     return Source(
         "shards",
         tuple(manifest.classes[number]["name"] for number in present),

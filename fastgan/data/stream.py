@@ -269,8 +269,6 @@ class Stream:
             self._source,
             self._seed,
             readers,
-            self._cache or self._source.read,
-            order=self._order,
             start=self._images_seen,
             batch_size=self._batch_size,
             shard=self._shard,
@@ -278,6 +276,8 @@ class Stream:
             flip=self._flip,
             crop=self._crop,
             min_area=self._min_area,
+            order=self._order,
+            read=self._cache,
         )
 
 
@@ -359,9 +359,7 @@ class _Feed:
         source: Source,
         seed: int,
         readers: Workers | None,
-        read: Callable[[int], np.ndarray],
         *,
-        order: str,
         start: int,
         batch_size: int,
         shard: int,
@@ -369,11 +367,13 @@ class _Feed:
         flip: bool,
         crop: str,
         min_area: float,
+        order: str = "images",
+        read: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self._source, self._seed, self._flip, self._crop, self._min_area = source, seed, flip, crop, min_area
         self._start, self._batch_size, self._shard, self._shards = start, batch_size, shard, shards
         self._orders: dict[int, np.ndarray] = {}
-        self._readers, self._read_one, self._by_shards = readers, read, order == "shards"
+        self._readers, self._read_one, self._by_shards = readers, read or source.read, order == "shards"
         self._warmed: tuple[int, int] | None = None
         self._ahead: dict[int, Callable[[], list[np.ndarray]]] = {}
 

@@ -406,6 +406,16 @@ def name_of(source, index):
     return os.path.splitext(os.path.basename(source.read.shown(index)))[0]
 
 
+def test_files_that_pillow_alone_reads_are_no_crash_in_a_large_batch(root):
+    """DALI 2.4 ends the process where one of a hundred headers can't be parsed: such files never reach it."""
+    write(root, {f"{number:03d}.jpg": flat(number, 40, 50, "JPEG") for number in range(110)})
+    write(root, {f"{number:03d}.jpg": with_junk(flat(number, 40, 50, "JPEG")) for number in (7, 64)})
+    source = open_source("folder", root)
+    with closing(Stream(source, resolution=8, channels=3, batch_size=110, seed=0)) as stream:
+        levels = ((next(stream)["images"][:, 0, 4, 4] + 1) * 127.5).round().long()
+    assert levels.tolist() == pytest.approx(stream_order(source, 110), abs=2)
+
+
 def test_a_file_that_changed_after_the_scan_is_named(root):
     write(root, {f"{number}.png": flat(number) for number in range(8)})
     stream = Stream(open_source("folder", root), resolution=8, channels=3, batch_size=4, seed=0)
