@@ -8,6 +8,7 @@ Processes decode, resize and encode; this one writes shard after shard, each und
 kill costs is the shard being written: the next start goes on after those that have a record in the folder `.packing`.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -23,7 +24,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +41,7 @@ from fastgan.data.source import AnyPath, DataError
 SHARD_SIZE, QUALITY = 10_000, 95
 DAMAGED = ("skip", "refuse")
 
+_PLAN = "plan.json"
 _CHUNK = 16  # images that a process takes at a time
 _AHEAD = 4  # chunks a process that are under way or done and not yet written
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
@@ -128,7 +129,14 @@ def pack(
     work = into / UNFINISHED
     work.mkdir(parents=True, exist_ok=True)
     with _alone(work):
-        job = _begin(root, work, settings, stamp)
+        try:
+            job = _begin(root, work, settings, stamp)
+        except DataError:
+            if not (work / _PLAN).exists():  # nothing was begun
+                shutil.rmtree(work, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    into.rmdir()
+            raise
         _write_shards(job, into, workers or _cores(), quiet)
         return Packed(_finish(job, into, root, damaged), already=False)
 
@@ -194,7 +202,7 @@ class _Job:
 
 def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job:
     """The plan; what an earlier start left of another one is refused."""
-    plan = work / "plan.json"
+    plan = work / _PLAN
     if plan.exists():
         said = json.loads(plan.read_text(encoding="utf-8"))
         _check_same(work.parent, said["settings"], said["stamp"], settings, stamp)
@@ -230,7 +238,7 @@ def _check_same(into: Path, settings: dict[str, Any], stamp: str, asked: dict[st
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     with (work / "lock").open("w") as file:
         try:
