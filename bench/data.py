@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,17 @@ Epoch = Callable[[], int]
 """Goes through the images once; how many there were."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What every loader does; the fields are the arguments of the command."""
+
+    resolution: int
+    batch_size: int
+    workers: int
+    min_area: float
+    prefetch: int
+
+
 def main(
     images: int = 2000,
     resolution: int = 128,
@@ -73,6 +85,7 @@ def main(
         consumed: Images a second that the consumer takes where it need not wait.
         json: Write the result here as one JSON object.
     """
+    work = Work(resolution, batch_size, workers, min_area, prefetch)
     with tempfile.TemporaryDirectory(prefix="fastgan-bench-") as scratch:
         folder, whole, small = (Path(scratch) / name for name in ("images", "whole", "small"))
         size = make_images(folder, images)
@@ -83,18 +96,15 @@ def main(
         packed = time.perf_counter()
         pack(folder, whole, shard_size=_SHARD, workers=workers, quiet=True)
         shards = open_source("shards", whole)
-        rates = compare(Path(scratch), source, shards, resolution, batch_size, workers, min_area, passes, prefetch)
+        rates = compare(Path(scratch), source, shards, work, passes)
         waits = {
-            name: waiting(source, consumed, resolution, batch_size, workers, min_area)
+            name: waiting(source, consumed, work)
             for name, source in (("whole", shards), (f"{resolution}x{resolution}", open_source("shards", small)))
         }
     result = {
         "images": images,
         "mean_file_bytes": round(size),
-        "resolution": resolution,
-        "batch_size": batch_size,
-        "workers": workers,
-        "min_area": min_area,
+        **asdict(work),
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
         "scan_images_per_second": images / (scanned - begun),
@@ -116,26 +126,14 @@ def main(
         json.write_text(formats.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def compare(
-    scratch: Path,
-    source: Source,
-    shards: Source,
-    resolution: int,
-    batch_size: int,
-    workers: int,
-    min_area: float,
-    passes: int,
-    prefetch: int,
-) -> dict[str, dict[str, list[float]]]:
+def compare(scratch: Path, source: Source, shards: Source, work: Work, passes: int) -> dict[str, dict[str, list[float]]]:
     """Images/s of every pass: loader -> "cold" or "warm" -> one number a pass."""
     folder = scratch / "images"
     openers = {
-        "ours": lambda: our_epochs(source, resolution, batch_size, workers, min_area, prefetch),
-        "shards": lambda: our_epochs(shards, resolution, batch_size, workers, min_area, prefetch),
-        "pil": lambda: torchvision_epochs(folder, source, resolution, batch_size, workers, min_area, prefetch, tensors=False),
-        "decode_jpeg": lambda: torchvision_epochs(
-            folder, source, resolution, batch_size, workers, min_area, prefetch, tensors=True
-        ),
+        "ours": lambda: our_epochs(source, work),
+        "shards": lambda: our_epochs(shards, work),
+        "pil": lambda: torchvision_epochs(folder, source, work, tensors=False),
+        "decode_jpeg": lambda: torchvision_epochs(folder, source, work, tensors=True),
     }
     rates = {name: {"cold": [], "warm": []} for name in openers}
     for number in range(passes):
@@ -153,60 +151,55 @@ def compare(
     return rates
 
 
-def our_epochs(
-    source: Source, resolution: int, batch_size: int, workers: int, min_area: float, prefetch: int = 2
-) -> Iterator[int]:
+def our_epochs(source: Source, work: Work) -> Iterator[int]:
     """Counts of images, epoch after epoch."""
-    with closing(our_stream(source, resolution, batch_size, workers, min_area, prefetch)) as stream:
+    with closing(our_stream(source, work)) as stream:
         while True:
-            yield sum(len(next(stream)["images"]) for _ in range(-(-len(source) // batch_size)))
+            yield sum(len(next(stream)["images"]) for _ in range(-(-len(source) // work.batch_size)))
 
 
-def our_stream(source: Source, resolution: int, batch_size: int, workers: int, min_area: float, prefetch: int = 2) -> Stream:
+def our_stream(source: Source, work: Work) -> Stream:
     """Random crops, flipped."""
-    settings = {"resolution": resolution, "channels": 3, "batch_size": batch_size, "threads": workers, "prefetch": prefetch}
-    return Stream(source, **settings, crop="random", min_area=min_area, filter="linear", flip=True, seed=0)
+    settings = {"resolution": work.resolution, "batch_size": work.batch_size, "min_area": work.min_area}
+    settings |= {"threads": work.workers, "prefetch": work.prefetch}
+    return Stream(source, **settings, channels=3, crop="random", filter="linear", flip=True, seed=0)
 
 
-def waiting(
-    source: Source, consumed: float, resolution: int, batch_size: int, workers: int, min_area: float
-) -> dict[str, float]:
-    """How fast the stream gives images to one who takes all; the share of its time that one who takes `consumed` a second waits.
+def waiting(source: Source, consumed: float, work: Work) -> dict[str, float]:
+    """Images/s of the stream to one who takes all; the share of its time that one who takes `consumed` a second waits.
 
     The consumer is idle for as long as a batch would take it, as a processor's core is while a GPU computes.
     """
-    batches = max(20, -(-len(source) // batch_size))
-    with closing(our_stream(source, resolution, batch_size, workers, min_area)) as stream:
+    batches = max(20, -(-len(source) // work.batch_size))
+    with closing(our_stream(source, work)) as stream:
         next(stream)
         begun = time.perf_counter()
         for _ in range(batches):
             next(stream)
-        rate = batches * batch_size / (time.perf_counter() - begun)
+        rate = batches * work.batch_size / (time.perf_counter() - begun)
         waited, begun = 0.0, time.perf_counter()
         for _ in range(batches):
             before = time.perf_counter()
             next(stream)
             waited += time.perf_counter() - before
-            time.sleep(batch_size / consumed)
+            time.sleep(work.batch_size / consumed)
         share = waited / (time.perf_counter() - begun)
     return {"stream_images_per_second": rate, "consumer_images_per_second": consumed, "waiting": share}
 
 
-def torchvision_epochs(
-    folder: Path, source: Source, resolution: int, batch_size: int, workers: int, min_area: float, prefetch: int, tensors: bool
-) -> Iterator[int]:
+def torchvision_epochs(folder: Path, source: Source, work: Work, tensors: bool) -> Iterator[int]:
     """Counts of images, epoch after epoch."""
     # RandomResizedCrop takes shares of the whole image; ours are of its largest square.
     square = float(np.median(source.sizes.min(axis=1) / source.sizes.max(axis=1)))
+    scale = work.min_area * square, square
     crop = v2.RandomResizedCrop(
-        resolution, scale=(min_area * square, square), ratio=(1, 1), interpolation=InterpolationMode.BILINEAR, antialias=True
+        work.resolution, scale=scale, ratio=(1, 1), interpolation=InterpolationMode.BILINEAR, antialias=True
     )
     scaled = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
     transform = v2.Compose([crop, v2.RandomHorizontalFlip(), *([] if tensors else [v2.ToImage()]), *scaled])
     images = ImageFolder(str(folder), transform, **({"loader": _decoded} if tensors else {}))
-    loader = DataLoader(
-        images, batch_size, shuffle=True, num_workers=workers, prefetch_factor=prefetch, persistent_workers=True
-    )
+    ahead = {"num_workers": work.workers, "prefetch_factor": work.prefetch, "persistent_workers": True}
+    loader = DataLoader(images, work.batch_size, shuffle=True, **ahead)
     while True:
         yield sum(len(batch) for batch, _ in loader)
 

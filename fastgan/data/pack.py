@@ -85,6 +85,8 @@ def pack(
 ) -> Packed:
     """Pack images into shards; goes on where an earlier call was stopped, and does nothing where one has finished.
 
+    The processes import the script that calls this, so that its own work belongs behind `if __name__ == "__main__"`.
+
     Args:
         source: a folder of images or class folders, or an archive of such; archives in either count as folders.
         dest: the folder for the set, new or empty or packed from the same images by the same settings.
@@ -245,6 +247,8 @@ def _alone(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"another process is packing into {shown(work.parent)}") from None
+        except OSError:  # a file system without locks
+            pass
         yield
 
 

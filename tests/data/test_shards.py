@@ -14,7 +14,7 @@ import pytest
 import torch
 from pictures import encoded, smooth
 
-from fastgan.data import DataError, Stream, open_source
+from fastgan.data import DataError, Stream, open_source, picture
 from fastgan.data import shards as packed_sets
 from fastgan.data.order import by_shards
 from fastgan.data.pack import pack
@@ -199,6 +199,16 @@ def test_a_packed_set_shows_what_the_folder_shows(textured):
         assert source.read(index).tobytes() == folder.read(same).tobytes()
         assert source.sizes[index].tolist() == folder.sizes[same].tolist()
         assert source.classes[source.labels[index]] == folder.classes[folder.labels[same]]
+
+
+def test_images_packed_at_the_resolution_are_shown_as_they_were_stored(textured, dest):
+    pack(textured.parent / "set", dest, resolution=16, lossless=True, workers=1, quiet=True)
+    source = open_source("shards", dest)
+    with closing(Stream(source, **SETTINGS, batch_size=110)) as stream:
+        batch = next(stream)
+    levels = ((batch["images"] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    stored = {np.asarray(picture.to_image(source.read(index).tobytes())).tobytes() for index in range(110)}
+    assert {image.tobytes() for image in levels} == stored
 
 
 def test_a_folder_that_holds_a_packed_set_is_taken_for_it(textured):
