@@ -10,14 +10,18 @@ random, as float32 batches in [-1, 1]; each has as many workers or threads, read
 resizes in as many threads again as it decodes in, so a fair comparison has no more cores than workers.
 cold: a first epoch, its start included, after the files have left the page cache (asked of the system, which may keep them).
 warm: the following epoch.
+cpu: milliseconds of all processors that an image took, over both epochs, starting included; what other programs do beside it
+changes it least.
 The loaders take turns, pass after pass; medians are shown. Our files' scan comes before all of it, and is timed alone, as are
 packing at the resolution, and a consumer that takes a batch off the shards at a fixed rate, computing nothing in between: what
 it waits for is data.
 """
 
+import gc
 import json as formats
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +45,7 @@ from torchvision.transforms import InterpolationMode, v2
 from fastgan.data import Source, Stream, open_source
 from fastgan.data.pack import pack
 
-_OUT = Console(highlight=False)
+_OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 _HEIGHTS, _WIDTHS = (480, 521), (380, 421)  # about 400x500
 _SHARD = 250  # images of a shard that is packed whole: 12 MB
 _PARTS = 20  # images cut from one field of noise, which takes longer to make than a JPEG to write
@@ -127,7 +131,7 @@ def main(
 
 
 def compare(scratch: Path, source: Source, shards: Source, work: Work, passes: int) -> dict[str, dict[str, list[float]]]:
-    """Images/s of every pass: loader -> "cold" or "warm" -> one number a pass."""
+    """Images/s of every pass: loader -> "cold" or "warm" -> one number a pass; "cpu": milliseconds an image."""
     folder = scratch / "images"
     openers = {
         "ours": lambda: our_epochs(source, work),
@@ -135,19 +139,21 @@ def compare(scratch: Path, source: Source, shards: Source, work: Work, passes: i
         "pil": lambda: torchvision_epochs(folder, source, work, tensors=False),
         "decode_jpeg": lambda: torchvision_epochs(folder, source, work, tensors=True),
     }
-    rates = {name: {"cold": [], "warm": []} for name in openers}
+    rates = {name: {"cold": [], "warm": [], "cpu": []} for name in openers}
     for number in range(passes):
         names = list(openers)
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             forget(scratch)
-            begun = time.perf_counter()
+            begun, processors = time.perf_counter(), sum(os.times()[:4])
             with closing(openers[name]()) as epochs:
                 for state in ("cold", "warm"):
                     count = next(epochs)
                     now = time.perf_counter()
                     rates[name][state].append(count / (now - begun))
                     begun = now
+            gc.collect()  # ends the processes of a DataLoader: what they took counts from then on
+            rates[name]["cpu"].append((sum(os.times()[:4]) - processors) * 1000 / (2 * count))
     return rates
 
 
@@ -251,11 +257,11 @@ def _field(random: np.random.Generator) -> np.ndarray:
 def show(result: dict) -> None:
     """Print the medians and ratios."""
     heads = [f"{ours} / it, {state}" for ours in result["ratio"] for state in ("cold", "warm")]
-    table = Table("images/s", "cold", "warm", *heads, box=None)
+    table = Table("images/s", "cold", "warm", *heads, "cpu, ms", box=None)
     for name, rates in result["images_per_second"].items():
         medians = [f"{statistics.median(rates[state]):.0f}" for state in ("cold", "warm")]
         ratios = [f"{states[state][name]:.2f}" for states in result["ratio"].values() for state in ("cold", "warm")]
-        table.add_row(name, *medians, *ratios)
+        table.add_row(name, *medians, *ratios, f"{statistics.median(rates['cpu']):.2f}")
     _OUT.print(
         f"{result['images']} JPEGs of {result['mean_file_bytes'] / 1000:.0f} kB to {result['resolution']}x"
         f"{result['resolution']}, {result['workers']} workers on {result['cores']} cores; "
