@@ -220,7 +220,7 @@ class _Walk:
                     if not member.isreg() or member.issparse():
                         links += member.issym() or member.islnk()
                         continue
-                    within = (*folders, *parts[:-1])
+                    within = (*folders, *parts[:-1]) if parts[1:] else folders  # one tuple for a million images
                     if is_archive(parts[-1]):
                         part = window.part(member.offset_data, member.size)
                         latest[inner] = self._archive(inner, part, (*within, _stem(parts[-1])))

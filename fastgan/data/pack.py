@@ -132,6 +132,8 @@ def pack(
     work.mkdir(parents=True, exist_ok=True)
     with _alone(work):
         try:
+            if not quiet:
+                print(f"looking through {shown(root)}", flush=True)  # an archive's million headers take minutes
             job = _begin(root, work, settings, stamp)
         except DataError:
             if not (work / _PLAN).exists():  # nothing was begun
@@ -257,7 +259,7 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _write_shards(job: _Job, into: Path, workers: int, quiet: bool) -> None:
     parts = job.shards()
-    todo = [number for number in range(len(parts)) if not _record(into, number).exists()]
+    todo = [number for number in range(len(parts)) if not _is_written(into, number)]
     done = len(job.order) - sum(len(parts[number]) for number in todo)
     if not todo:
         return
@@ -301,6 +303,14 @@ def _write_shards(job: _Job, into: Path, workers: int, quiet: bool) -> None:
 
 def _record(into: Path, number: int) -> Path:
     return into / UNFINISHED / f"{number:06d}.json"
+
+
+def _is_written(into: Path, number: int) -> bool:
+    try:
+        shards.check_size(into, json.loads(_record(into, number).read_bytes()))
+    except (FileNotFoundError, DataError):
+        return False
+    return True
 
 
 class _Writer:
