@@ -23,18 +23,18 @@ class Encoded:
         self, content: Callable[[int], bytes], shown: Callable[[int], str], sizes: np.ndarray, plain: np.ndarray, grey: bool
     ) -> None:
         self.shown, self._content, self._plain, self._grey = shown, content, plain, grey
-        self._sizes = [tuple(size) for size in sizes.tolist()]
+        self._sizes = sizes
 
     def __call__(self, index: int) -> np.ndarray:
-        content = self._content(index)
-        if self._plain[index] and picture.header_size(content) != self._sizes[index]:
+        content, size = self._content(index), tuple(self._sizes[index].tolist())
+        if self._plain[index] and picture.header_size(content) != size:
             self._plain[index] = False
         if not self._plain[index]:
             try:
                 content = picture.to_pnm(content, self._grey)
             except Exception as error:  # it did decode when it was looked at
                 raise DataError(f"{self.shown(index)} has changed since it was scanned ({first_line(error)})") from None
-            if not content.startswith(b"P%d\n%d %d\n" % (5 if self._grey else 6, *self._sizes[index][::-1])):
+            if not content.startswith(b"P%d\n%d %d\n" % (5 if self._grey else 6, *size[::-1])):
                 raise DataError(f"{self.shown(index)} has changed since it was scanned: its size is another one")
         return np.frombuffer(content, dtype=np.uint8)
 
