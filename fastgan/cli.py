@@ -246,7 +246,7 @@ def data_verify(
         decode: Decode every image as well.
         workers: Threads that read, processes that decode (default: one a core).
     """
-    from fastgan.data.pack import verify
+    from fastgan.data.verify import verify
 
     manifest = verify(dest, decode=decode, workers=workers)
     _OUT.print(f"{manifest.summary}: as packed{', and all decode' * decode}", markup=False)

@@ -1,4 +1,4 @@
-"""Packing a folder or an archive of images into shards (`fastgan.data.shards`), and verifying what was packed.
+"""Packing a folder or an archive of images into shards (`fastgan.data.shards`).
 
     which image where    sorted by a hash of its name: every shard is a random sample of the classes, whatever was damaged
     resized              the largest square in the middle, by Lanczos' filter of 3 lobes, as Pillow resizes
@@ -13,16 +13,12 @@ import fcntl
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import tarfile
-import threading
-import warnings
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +30,9 @@ from PIL import Image
 from fastgan.data import archives, picture, shards
 from fastgan.data.archives import Place
 from fastgan.data.folder import shown, some
+from fastgan.data.processes import cores, processes
 from fastgan.data.progress import progress
-from fastgan.data.shards import INDEX, MANIFEST, REPORT, ROW, UNFINISHED, Manifest
+from fastgan.data.shards import MANIFEST, REPORT, ROW, UNFINISHED, Manifest
 from fastgan.data.source import AnyPath, DataError
 
 SHARD_SIZE, QUALITY = 10_000, 95
@@ -141,50 +138,8 @@ def pack(
                 with contextlib.suppress(OSError):
                     into.rmdir()
             raise
-        _write_shards(job, into, workers or _cores(), quiet)
+        _write_shards(job, into, workers or cores(), quiet)
         return Packed(_finish(job, into, root, damaged), already=False)
-
-
-def verify(dest: AnyPath, *, decode: bool = False, workers: int | None = None, quiet: bool = False) -> Manifest:
-    """Read a packed set again and compare it with its manifest: every shard's bytes, the indexes, the counts.
-
-    Args:
-        dest: the folder of the set.
-        decode: decode every image, too.
-        workers: threads that read, and processes that decode; None is one a core.
-        quiet: print no progress.
-
-    Returns:
-        The manifest, where nothing is wrong.
-
-    Raises:
-        DataError: names what is wrong, a shard that has changed above all.
-    """
-    root, workers = Path(dest).expanduser(), workers or _cores()
-    manifest = shards.read_manifest(root)
-    wrong = []
-    known = {shard["name"] for shard in manifest.shards}
-    others = sorted(path.name for path in root.glob("shard-*.tar") if path.name not in known)
-    if others:
-        wrong.append(f"{some(others)}: not in {MANIFEST}")
-    if _sha256(root / INDEX) != manifest.index_sha256:
-        wrong.append(f"{INDEX} has changed")
-    else:
-        wrong += _wrong_counts(manifest, shards.read_index(root, manifest)[0])
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fastgan-verify")
-    with progress("verifying", manifest.images, quiet=quiet) as advance:
-        try:
-            checks = [pool.submit(_wrong_shard, root, shard) for shard in manifest.shards]
-            for shard, check in zip(manifest.shards, checks, strict=True):
-                wrong += check.result()
-                advance(shard["images"])
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if decode and not wrong:
-        wrong += _wrong_images(root, manifest, workers, quiet)
-    if wrong:
-        raise DataError(f"{shown(root)} is damaged: {'; '.join(wrong[:3])}" + f" and {len(wrong) - 3} more" * (len(wrong) > 3))
-    return manifest
 
 
 # ---- where and what
@@ -268,7 +223,7 @@ def _write_shards(job: _Job, into: Path, workers: int, quiet: bool) -> None:
     )
     resolution, encoding = job.settings["resolution"], job.settings["encoding"]
     under_way: deque[tuple[int, np.ndarray, Future]] = deque()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    pool = processes(workers)
     writer: _Writer | None = None
     try:
         with progress("packing", len(job.order), done, quiet) as advance:
@@ -440,19 +395,6 @@ def _refuse(into: Path) -> None:
 # ---- in the processes that decode
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the writer's
-    warnings.simplefilter("ignore")  # Pillow's about odd metadata
-    Image.init()  # all of Pillow's plugins, once
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker waits for work for ever, also when the process that would give it was killed."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
 def _prepare_all(places: list[Place], resolution: int | None, encoding: str) -> list[Item | str]:
     return [_prepare(place, resolution, encoding) for place in places]
 
@@ -505,75 +447,3 @@ def prepare(content: bytes, resolution: int | None, encoding: str) -> Item:
     else:
         image.save(buffer, "JPEG", quality=int(encoding.split()[1]), subsampling=0)
     return Item(buffer.getvalue(), "png" if encoding == "png" else "jpg", image.height, image.width, image.mode == "L")
-
-
-# ---- verifying
-
-
-def _wrong_shard(root: Path, shard: dict[str, Any]) -> list[str]:
-    try:
-        shards.check_size(root, shard)
-    except DataError as error:
-        return [str(error)]
-    index = Path(shard["name"]).with_suffix(".idx").name
-    return [
-        f"{shown(root / name)} has changed since it was packed (SHA-256)"
-        for name, expected in ((shard["name"], shard["sha256"]), (index, shard["index_sha256"]))
-        if _sha256(root / name) != expected
-    ]
-
-
-def _wrong_counts(manifest: Manifest, rows: np.ndarray) -> list[str]:
-    """What index and manifest contradict each other in."""
-    wrong = []
-    in_shard = np.bincount(rows["shard"], minlength=len(manifest.shards)).tolist()
-    for shard, count in zip(manifest.shards, in_shard, strict=False):
-        if count != shard["images"]:
-            wrong.append(f"{shard['name']} has {count} images in {INDEX} and {shard['images']} in {MANIFEST}")
-    in_class = np.bincount(rows["label"], minlength=len(manifest.classes)).tolist()
-    if in_class != [one["images"] for one in manifest.classes]:
-        wrong.append(f"{INDEX} and {MANIFEST} count the images of the classes differently")
-    return wrong
-
-
-def _wrong_images(root: Path, manifest: Manifest, workers: int, quiet: bool) -> list[str]:
-    rows = shards.read_index(root, manifest)[0]
-    paths = [str(root / shard["name"]) for shard in manifest.shards]
-    chunks = [rows[start : start + 8 * _CHUNK] for start in range(0, len(rows), 8 * _CHUNK)]
-    wrong: list[str] = []
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        with progress("decoding", len(rows), quiet=quiet) as advance:
-            for chunk, found in zip(chunks, pool.map(_undecodable, [paths] * len(chunks), chunks), strict=True):
-                wrong += found
-                advance(len(chunk))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return wrong
-
-
-def _undecodable(paths: list[str], rows: np.ndarray) -> list[str]:
-    wrong = []
-    for row in rows:
-        path, name = paths[row["shard"]], shards.member_name(row["number"])
-        try:
-            found = picture.inspect(Place(name, (), path, int(row["offset"]), int(row["length"])).read())
-        except Exception as error:  # Pillow's, of many types
-            wrong.append(f"{shown(path)}: {name} does not decode ({picture.reason(error)})")
-            continue
-        if (found.height, found.width) != (row["height"], row["width"]):
-            wrong.append(f"{shown(path)}: {name} is {found.height}x{found.width}, not {row['height']}x{row['width']}")
-    return wrong
-
-
-def _sha256(path: Path) -> str | None:
-    """Of a file's bytes; None where there is none to read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

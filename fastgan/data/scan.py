@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgan.data import picture
+from fastgan.data.processes import cores
 from fastgan.data.progress import progress
 
 CACHE = ".fastgan-scan.npz"
@@ -92,12 +93,11 @@ def _inspect_all(
     root: Path, names: Sequence[str], rows: list[int], quiet: bool
 ) -> Iterator[tuple[int, np.void, str | None, bool]]:
     """Each row's record, why it is bad, and whether that will stay so while the file does not change."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     small = len(rows) < _QUIET_BELOW
     with progress("scanning", len(rows), quiet=quiet or small) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about odd metadata
         # Threads, not processes: decoding and hashing let go of Python's lock.
-        pool = ThreadPoolExecutor(cores, thread_name_prefix="fastgan-scan")
+        pool = ThreadPoolExecutor(cores(), thread_name_prefix="fastgan-scan")
         try:
             for start in range(0, len(rows), _ROUND):
                 part = rows[start : start + _ROUND]

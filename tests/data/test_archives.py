@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 
 import pytest
+from pictures import write
 
 from fastgan.data import DataError
 from fastgan.data.archives import Place, classes, listing, stamp
@@ -33,13 +34,6 @@ def zipped(members, method=zipfile.ZIP_DEFLATED):
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def found(root, tmp_path):

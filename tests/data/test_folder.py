@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from pictures import damaged, encoded, every_kind, smooth, with_junk
+from pictures import damaged, encoded, every_kind, smooth, with_junk, write
 from PIL import Image
 
 from fastgan.data import DataError, Stream, open_source, review
@@ -31,13 +31,6 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "set"
-
-
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def flat(level, height=9, width=12, kind="PNG"):

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import damaged, encoded, every_kind, smooth
+from pictures import damaged, encoded, every_kind, photos, smooth, write
 from PIL import Image
 
 from fastgan.data import DataError, open_source, picture
 from fastgan.data import pack as packing
-from fastgan.data.pack import pack, prepare, verify
+from fastgan.data.pack import pack, prepare
 from fastgan.data.shards import UNFINISHED
+from fastgan.data.verify import verify
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def root(tmp_path):
 @pytest.fixture
 def dest(tmp_path):
     return tmp_path / "packed"
-
-
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def packed(root, dest, **options):
@@ -57,10 +50,6 @@ def members(dest):
 
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def photos(count=12, height=40, width=50):
-    return {f"{'cat' if n % 3 else 'dog'}/{n:03d}.jpg": encoded(smooth(height, width, 3, n), "JPEG") for n in range(count)}
 
 
 # ---- what is in the shards
@@ -361,79 +350,6 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(root, dest,
     assert {path: path.stat() for path in done} == done
     packed(root, tmp_path / "whole", resolution=32, shard_size=40)
     assert contents(dest) == contents(tmp_path / "whole")
-
-
-# ---- verifying
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("verify")
-    write(folder / "set", photos(20))
-    packed(folder / "set", folder / "packed", resolution=16, shard_size=8)
-    return folder / "packed"
-
-
-def flip(path, at):
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda d: flip(d / "shard-000001.tar", 3000), r"shard-000001.tar has changed since it was packed \(SHA-256\)"),
-        (lambda d: flip(d / "shard-000001.tar", -1), "shard-000001.tar has changed"),
-        (lambda d: flip(d / "shard-000002.idx", 30), "shard-000002.idx has changed"),
-        (lambda d: flip(d / "index.npz", 1000), "index.npz has changed"),
-        (lambda d: (d / "shard-000000.tar").unlink(), "shard-000000.tar can't be read: No such file"),
-        (lambda d: (d / "shard-000000.idx").unlink(), "shard-000000.idx has changed"),
-        (lambda d: (d / "index.npz").unlink(), "index.npz has changed"),
-        (lambda d: os.truncate(d / "shard-000002.tar", 1000), "shard-000002.tar is damaged: it has 1000 bytes in the place of"),
-        (lambda d: shutil.copy(d / "shard-000000.tar", d / "shard-000009.tar"), "shard-000009.tar: not in manifest.json"),
-        (lambda d: (d / "manifest.json").write_text("{"), "manifest.json can't be read"),
-        (lambda d: (d / "manifest.json").write_text("[]"), "is no manifest of the format"),
-        (lambda d: (d / "manifest.json").write_text('{"format": "fastgan shards 1"}'), "is damaged: it lacks 'settings'"),
-        (lambda d: (d / "manifest.json").unlink(), "holds no packed set"),
-        (lambda d: change(d, lambda said: said["shards"][1].update(images=7)), "shard-000001.tar has 8 images in index.npz"),
-        (lambda d: change(d, lambda said: said["classes"][0].update(images=3)), "count the images of the classes differently"),
-        (lambda d: change(d, lambda said: said.update(images=21)), "does not belong to manifest.json: they say 20 and 21"),
-    ],
-)  # fmt: skip
-def test_whatever_has_changed_is_found_and_named(whole, tmp_path, spoil, sentence):
-    copy = tmp_path / "copy"
-    shutil.copytree(whole, copy)
-    assert verify(copy, workers=1, quiet=True).images == 20
-    spoil(copy)
-    with pytest.raises(DataError, match=sentence) as error:
-        verify(copy, workers=1, quiet=True)
-    assert "\n" not in str(error.value)
-
-
-def change(dest, update):
-    said = json.loads((dest / "manifest.json").read_text())
-    update(said)
-    (dest / "manifest.json").write_text(json.dumps(said))
-
-
-def test_decoding_finds_what_checksums_can_t(root, dest, monkeypatch):
-    """An image that was stored damaged, as by a faulty memory."""
-    write(root, photos(6))
-    add = packing._Writer.add
-
-    def spoiled(self, row, label, item):
-        if row == 3:
-            item = packing.Item(item.content[:-200], item.extension, item.height, item.width, item.grey)
-        if row == 4:
-            item = packing.Item(item.content, item.extension, 15, 16, item.grey)
-        add(self, row, label, item)
-
-    monkeypatch.setattr(packing._Writer, "add", spoiled)
-    packed(root, dest, resolution=16)
-    verify(dest, workers=1, quiet=True)
-    with pytest.raises(DataError, match=r"shard-000000.tar: 000000003 does not decode \(.*000000004 is 16x16, not 15x16"):
-        verify(dest, decode=True, workers=1, quiet=True)
 
 
 def test_preparing_needs_no_torch():
