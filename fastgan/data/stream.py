@@ -192,8 +192,10 @@ class Stream:
 
     def close(self) -> None:
         """Stop all threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
-        self._pipeline = None  # the only reference: all threads but the readers stop at once
         self._stop_reading()
+        if isinstance(self._pipeline, resize.Resizing):
+            self._pipeline.close()
+        self._pipeline = None  # the only reference: DALI's threads stop at once
 
     def _run(self) -> tuple[Tensor, ...]:
         if self._pipeline is None:
