@@ -9,7 +9,7 @@ from functools import partial, wraps
 from itertools import takewhile
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -268,10 +268,77 @@ def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_9
         _OUT.print(kernel_table([name.strip() for name in compile_kernels.split(",")]))
 
 
+def data() -> None:
+    """Pack images into shards, and verify them: fastgan data pack | verify."""
+
+
+def data_pack(
+    source: Annotated[Path, tyro.conf.Positional, Metavar(metavar="SRC")],
+    dest: Annotated[Path, tyro.conf.Positional, Metavar(metavar="DST")],
+    /,
+    *,
+    resolution: int | None = None,
+    whole: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    shard_size: int = 10_000,
+    workers: int | None = None,
+    quality: int | None = None,
+    lossless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    damaged: Literal["skip", "refuse"] = "skip",
+) -> None:
+    """Pack a folder or an archive of images into shards; the same line goes on where it was stopped.
+
+    Args:
+        source: A folder of images or class folders, or an archive (.tar, .tar.gz, .zip ...). Archives in it count as folders.
+        dest: The folder for the shards.
+        resolution: Store the largest square in the middle at this side, by Lanczos' filter.
+        whole: Store images as they are (what is done where no resolution is given).
+        shard_size: Images of a shard.
+        workers: Processes (default: one a core).
+        quality: Of JPEGs at a resolution (default: 95).
+        lossless: PNGs in the place of JPEGs.
+        damaged: Whether images that do not decode are left out, or nothing is finished; either way DST/report.json lists them.
+    """
+    from fastgan.data.pack import pack
+    from fastgan.data.shards import REPORT
+
+    if whole and resolution is not None:
+        raise UserError("--whole keeps images as they are: leave out --resolution, or --whole")
+    options = {"resolution": resolution, "shard_size": shard_size, "workers": workers}
+    packed = pack(source, dest, **options, quality=quality, lossless=lossless, damaged=damaged)
+    _OUT.print(f"{'packed before, nothing to do: ' * packed.already}{packed.manifest.summary} -> {dest}", markup=False)
+    for note in packed.manifest.notes:
+        _OUT.print(note, markup=False)
+    if packed.manifest.damaged:
+        _OUT.print(f"{packed.manifest.damaged} damaged ones are left out: {dest / REPORT} lists them", markup=False)
+
+
+def data_verify(
+    dest: Annotated[Path, tyro.conf.Positional, Metavar(metavar="DST")],
+    /,
+    *,
+    decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    workers: int | None = None,
+) -> None:
+    """Compare a packed set with the checksums in its manifest, indexes and counts too.
+
+    Args:
+        dest: The folder that `fastgan data pack` wrote.
+        decode: Decode every image as well.
+        workers: Threads that read, processes that decode (default: one a core).
+    """
+    from fastgan.data.verify import verify
+
+    manifest = verify(dest, decode=decode, workers=workers)
+    _OUT.print(f"{manifest.summary}: as packed{', and all decode' * decode}", markup=False)
+
+
 def main() -> None:
     """The entry point of the `fastgan` command."""
-    commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run}
-    call = _parse(commands | {"plan": plan, "doctor": doctor})
+    commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run, "data": data}
+    if sys.argv[1:2] == ["data"]:
+        call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
+    else:
+        call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
     try:
         call()
     except KeyboardInterrupt:
@@ -288,7 +355,7 @@ def main() -> None:
         _fail(error, 1)
 
 
-def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
+def _parse(commands: dict[str, Callable[..., None]], program: str, words: list[str]) -> Callable[[], None]:
     """The command that was typed, ready to be called; words that make none end the program with one line."""
 
     def held(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -300,8 +367,8 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
             return tyro.extras.subcommand_cli_from_dict(
                 {name: held(command) for name, command in commands.items()},
                 # The deepspeed launcher adds an option that the environment has, too.
-                args=[word for word in sys.argv[1:] if not word.startswith("--local_rank=")],
-                prog="fastgan",
+                args=[word for word in words if not word.startswith("--local_rank=")],
+                prog=program,
                 description="Training of generative adversarial networks with latent refinement.",
             )
     except SystemExit as stop:
@@ -309,7 +376,7 @@ def _parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
             # The parser draws a box: its first paragraph says what is wrong, then come a rule and advice.
             lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
-            _fail(f"{wrong or 'the command is not understood'} (fastgan --help)", 2)
+            _fail(f"{wrong or 'the command is not understood'} ({program} --help)", 2)
         raise
 
 

@@ -33,7 +33,8 @@ class Data:
     """Which images, and how they reach the networks."""
 
     source: str = "digits"
-    """digits (embedded, real, 1,797 images), folder (your image files), arrays (your .npz or .npy), the published files of
+    """digits (embedded, real, 1,797 images), folder (your image files), shards (what `fastgan data pack` made of
+    them), arrays (your .npz or .npy), the published files of
     cifar10, cifar100, stl10, stl10-unlabeled, svhn, mnist, or points in the plane: grid25, ring8, swiss-roll."""
     path: str | None = None
     """Where the images lie, for sources that are not embedded."""
@@ -43,6 +44,11 @@ class Data:
     """Side of the square images in pixels. Points have none."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; grey images are repeated where 3 are asked."""
+    order: Literal["images", "shards"] = "images"
+    """The order of an epoch: any order of all images is as likely, or, for disks that have to seek and stores far away, a few
+    shards of a packed set at a time, each read from end to end."""
+    cache: NonNegativeFloat = 0.0
+    """GiB of image files that each process keeps in memory once it has read them."""
     crop: Literal["centre", "random", "stretch"] = "centre"
     """What is shown of an image: its largest square in the middle, a random square, or all of it with its aspect ratio lost."""
     min_area: float = Field(default=0.25, gt=0, le=1)

@@ -100,3 +100,16 @@ def damaged(kind, seed=0):
     """Bytes that do not decode: a name's ending -> several ways."""
     good = encoded(smooth(40, 50, 3, seed), {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}[kind])
     return {"empty": b"", "cut": good[: len(good) // 2], "text": b"no image", "header alone": good[:30]}
+
+
+def write(root, files):
+    """Make files below a folder: name -> content."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def photos(count=12, height=40, width=50):
+    """Name -> file of small JPEGs in two class folders."""
+    return {f"{'cat' if n % 3 else 'dog'}/{n:03d}.jpg": encoded(smooth(height, width, 3, n), "JPEG") for n in range(count)}

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from fastgan.data import picture
+from fastgan.data.encoded import Encoded
 from fastgan.data.scan import BAD, GREY, Scan, scan
-from fastgan.data.source import AnyPath, DataError, Source, first_line
+from fastgan.data.source import AnyPath, DataError, Source
 
 ON_BAD_IMAGE = ("refuse", "skip")
 
@@ -60,14 +61,15 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     classes = sorted(set(class_of))
     emptied = sorted({name.rpartition("/")[0] for name in found.names} - set(classes))
     if emptied:
-        notes.append(f"no image of {_some(emptied)} decodes: left out of the classes")
+        notes.append(f"no image of {some(emptied)} decodes: left out of the classes")
     number = {name: label for label, name in enumerate(classes)}
     labels = np.array([number[name] for name in class_of], dtype=np.int64)
     sizes = np.stack([records["height"], records["width"]], axis=1)
     for array in (labels, sizes):
         array.flags.writeable = False
     grey = bool((records["kind"] == GREY).all())
-    reader = _Reader(root, names, records["size"].copy(), records["plain"].astype(bool), grey)
+    files = _Files(root, names, records["size"].copy())
+    reader = Encoded(files, files.shown, sizes, records["plain"].astype(bool), grey)
     digest = hashlib.sha256(f"folder of {len(names)} images".encode())
     for name, content in zip(names, records["digest"], strict=True):
         digest.update(os.fsencode(name) + b"\0")
@@ -85,33 +87,24 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
     )
 
 
-class _Reader:
-    """Reads image files; several threads may at once."""
+class _Files:
+    """Reads files below a folder; several threads may at once."""
 
-    def __init__(self, root: Path, names: list[str], sizes: np.ndarray, plain: np.ndarray, grey: bool) -> None:
-        self._root, self._names, self._sizes, self._plain, self._grey = str(root), names, sizes, plain, grey
+    def __init__(self, root: Path, names: list[str], sizes: np.ndarray) -> None:
+        self._root, self._names, self._sizes = str(root), names, sizes
 
-    def __call__(self, index: int) -> np.ndarray:
-        path = os.path.join(self._root, self._names[index])
+    def __call__(self, index: int) -> bytes:
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(os.path.join(self._root, self._names[index]), "rb", buffering=0) as file:
                 content = file.read()
         except OSError as error:
-            raise DataError(f"{shown(path)} can't be read any more: {error.strerror}") from None
+            raise DataError(f"{self.shown(index)} can't be read any more: {error.strerror}") from None
         if len(content) != self._sizes[index]:
-            raise DataError(f"{shown(path)} has changed since it was scanned: begin a new run")
-        if not self._plain[index]:
-            try:
-                content = picture.to_pnm(content, self._grey)
-            except Exception as error:  # it did decode when it was scanned
-                raise DataError(f"{shown(path)} has changed since it was scanned ({first_line(error)})") from None
-        return np.frombuffer(content, dtype=np.uint8)
+            raise DataError(f"{self.shown(index)} has changed since it was scanned: begin a new run")
+        return content
 
-    def mistrust(self, index: int) -> bool:
-        """Decode this file with Pillow from now on. Whether that is new."""
-        trusted = bool(self._plain[index])
-        self._plain[index] = False
-        return trusted
+    def shown(self, index: int) -> str:
+        return shown(os.path.join(self._root, self._names[index]))
 
 
 def _list(root: Path) -> tuple[list[str], list[str]]:
@@ -135,7 +128,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
     if nested:
         parents = sorted({name.partition("/")[0] for name in nested})
         raise DataError(
-            f"{shown(root)} looks like the folder above a data set: images lie two folders down, in {_some(nested)}; "
+            f"{shown(root)} looks like the folder above a data set: images lie two folders down, in {some(nested)}; "
             f"set data.path to {' or '.join(shown(root / parent) for parent in parents[:_NAMED])}"
         )
     if not names:
@@ -149,12 +142,12 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
 
     notes = []
     if empty and not files:
-        notes.append(f"empty class folders are left out: {_some(empty)}")
+        notes.append(f"empty class folders are left out: {some(empty)}")
     if unread:
-        notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {_some(unread)}")
+        notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {some(unread)}")
     classes = sorted({name.partition("/")[0] for name in names}) if not files else []
     if classes and all(name.lower() in _SPLIT_NAMES for name in classes):
-        notes.append(f"the classes are called {_some(classes)}: if these are splits, set data.path to one")
+        notes.append(f"the classes are called {some(classes)}: if these are splits, set data.path to one")
     return sorted(names), notes
 
 
@@ -187,12 +180,13 @@ def _about_bad(root: Path, found: Scan, on_bad_image: str) -> str:
     count = f"{len(reasons)} of {len(found.names)} images do not decode"
     if on_bad_image == "refuse":
         raise DataError(
-            f"{shown(root)}: {count}: {_some(reasons)}; mend or remove them, or leave them out with data.on_bad_image=skip"
+            f"{shown(root)}: {count}: {some(reasons)}; mend or remove them, or leave them out with data.on_bad_image=skip"
         )
-    return f"{count} and are skipped: {_some(reasons)}"
+    return f"{count} and are skipped: {some(reasons)}"
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
     names = [shown(name) for name in names]
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest

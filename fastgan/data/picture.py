@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
+from fastgan.data.source import first_line
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -58,7 +60,18 @@ def to_pnm(content: bytes, grey: bool) -> bytes:
     Args:
         grey: one channel (P5) or three (P6).
     """
+    image = to_image(content).convert("L" if grey else "RGB")
+    return b"P%d\n%d %d\n255\n" % (5 if grey else 6, *image.size) + image.tobytes()
+
+
+def to_image(content: bytes) -> Image.Image:
+    """A file's pixels in mode L or RGB, whichever it holds: turned upright, transparent ones over white, 16 bits in 8.
+
+    Raises:
+        Exception: as `inspect` does.
+    """
     image = _open(content)
+    grey = image.mode in _GREY
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all of them for Adobe's, which are inverted
@@ -70,8 +83,38 @@ def to_pnm(content: bytes, grey: bool) -> bytes:
         background = Image.new("RGBA", image.size, _BACKGROUND)
         background.alpha_composite(image)
         image = background.convert("RGB")
-    image = image.convert("L" if grey else "RGB")
-    return b"P%d\n%d %d\n255\n" % (5 if grey else 6, *image.size) + image.tobytes()
+    return image.convert("L" if grey else "RGB")
+
+
+def header_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width as a file's header says, or None where it is not written by the book; some microseconds.
+
+    DALI 2.4's decoder ends the process with a segmentation fault where one header in a batch of a hundred can't be parsed, or
+    says another size than the crop expects. Damage behind the header it reports as an error.
+    """
+    if content[:2] == b"\xff\xd8":  # JPEG: segments up to the frame's, ITU-T T.81, B.1.1.3 and B.2.2
+        at, end = 2, len(content)
+        while at + 9 <= end and content[at] == 0xFF:
+            marker = content[at + 1]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                return int.from_bytes(content[at + 5 : at + 7], "big"), int.from_bytes(content[at + 7 : at + 9], "big")
+            if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
+                return None
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        return None
+    if content[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and len(content) >= 33:
+        return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
+    try:  # of formats that are rare, Pillow reads the header
+        with Image.open(io.BytesIO(content), formats=("WEBP", "BMP")) as image:
+            return image.height, image.width
+    except Exception:
+        return None
+
+
+def reason(error: Exception) -> str:
+    """Why a file does not decode, on one line."""
+    said = first_line(error)
+    return "no JPEG, PNG, WebP or BMP file" if said.startswith("cannot identify image file") else said
 
 
 def _open(content: bytes) -> Image.Image:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastgan.data import picture
-from fastgan.data.source import first_line
+from fastgan.data.processes import cores
+from fastgan.data.progress import progress
 
 CACHE = ".fastgan-scan.npz"
 
@@ -95,23 +93,17 @@ def _inspect_all(
     root: Path, names: Sequence[str], rows: list[int], quiet: bool
 ) -> Iterator[tuple[int, np.void, str | None, bool]]:
     """Each row's record, why it is bad, and whether that will stay so while the file does not change."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    console = Console(quiet=quiet or len(rows) < _QUIET_BELOW, highlight=False, soft_wrap=True)
-    terminal = sys.stdout.isatty()
-    if not terminal:
-        console.print(f"scanning {len(rows)} image files in {root} with {cores} threads", markup=False)
-    columns = TextColumn("scanning"), MofNCompleteColumn(), BarColumn(), TextColumn("left"), TimeRemainingColumn(compact=True)
-    with Progress(*columns, console=console, disable=console.quiet or not terminal) as bar, warnings.catch_warnings():
+    small = len(rows) < _QUIET_BELOW
+    with progress("scanning", len(rows), quiet=quiet or small) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about odd metadata
-        task = bar.add_task("scan", total=len(rows))
         # Threads, not processes: decoding and hashing let go of Python's lock.
-        pool = ThreadPoolExecutor(cores, thread_name_prefix="fastgan-scan")
+        pool = ThreadPoolExecutor(cores(), thread_name_prefix="fastgan-scan")
         try:
             for start in range(0, len(rows), _ROUND):
                 part = rows[start : start + _ROUND]
                 for row, found in zip(part, pool.map(lambda row: _inspect(root / names[row]), part), strict=True):
                     yield row, *found
-                    bar.advance(task)
+                    advance(1)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -133,15 +125,10 @@ def _inspect(path: Path) -> tuple[np.void, str | None, bool]:
     except MemoryError:
         return record[()], "there is not memory enough to decode it", False
     except Exception as error:  # Pillow raises some ten types on damage
-        return record[()], _reason(error), True
+        return record[()], picture.reason(error), True
     record["height"], record["width"], record["plain"] = found.height, found.width, found.plain
     record["kind"] = GREY if found.grey else COLOUR
     return record[()], None, True
-
-
-def _reason(error: Exception) -> str:
-    said = first_line(error)
-    return "no JPEG, PNG, WebP or BMP file" if said.startswith("cannot identify image file") else said
 
 
 def _take_known(root: Path, names: Sequence[str], records: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:

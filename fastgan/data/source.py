@@ -37,6 +37,8 @@ class Source:
         mistrust: of encoded images: `read` gives image `index` in the plainest file format from now on; whether that is new.
         notes: sentences about what was found that the user should read.
         known_fingerprint: where it is known without reading all images.
+        shards: int32 (N,), the shard that each image lies in, where the set is packed.
+        warm: reads a whole shard into the system's cache.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Source:
     mistrust: Callable[[int], bool] | None = None
     notes: tuple[str, ...] = ()
     known_fingerprint: str | None = None
+    shards: np.ndarray | None = None
+    warm: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

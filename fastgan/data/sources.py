@@ -2,7 +2,8 @@
 
     digits    scikit-learn's 1,797 real 8x8 digits in ten classes, embedded in that package: nothing is downloaded
     arrays    a user's .npz (images, labels) or .npy (images)
-    folder    a user's folder of images, or of a folder for each class (`folder`)
+    folder    a user's folder of images, or of a folder for each class (`folder`); a packed set is taken for what it is
+    shards    a set that `fastgan data pack` wrote (`shards`)
     others    published sets, in the files that their authors distribute (`published`)
 
 Neither torch nor DALI is loaded here, so a command can refuse a wrong name or file within milliseconds.
@@ -16,6 +17,7 @@ import numpy as np
 
 from fastgan.data.folder import ON_BAD_IMAGE, open_folder
 from fastgan.data.published import PUBLISHED
+from fastgan.data.shards import is_packed, open_shards
 from fastgan.data.source import SPLITS, AnyPath, DataError, Source, first_line, in_memory
 
 _HELD_OUT_EVERY = 5  # every fifth digit of a class, in file order, is held out: 355 of 1,797
@@ -49,6 +51,8 @@ def open_source(
         raise DataError(f"there is no split {split!r}; the known ones are {', '.join(SPLITS)}")
     if on_bad_image not in ON_BAD_IMAGE:
         raise DataError(f"on_bad_image must be one of {', '.join(ON_BAD_IMAGE)}, but is {on_bad_image!r}")
+    if name == "folder" and path is not None and is_packed(Path(path).expanduser()):
+        return open_shards(path, split)
     if name == "folder":  # the one whose images may be bad
         return open_folder(path, split, on_bad_image=on_bad_image, quiet=quiet)
     return SOURCES[name](path, split)
@@ -132,5 +136,6 @@ SOURCES: dict[str, Callable[[AnyPath | None, str], Source]] = {
     "digits": _digits,
     "arrays": _arrays,
     "folder": open_folder,
+    "shards": open_shards,
     **PUBLISHED,
 }

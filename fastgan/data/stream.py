@@ -1,7 +1,7 @@
 """The stream of real images: one DALI pipeline for CPU and GPU, in an order of our own.
 
     ordinal k = 0, 1, 2, ...  counts the images that the run draws, over all shards and for ever
-    image(k)  = order(k // N)[k mod N],   order(e) = argsort of one random word an image, drawn for epoch e
+    image(k)  = order(k // N)[k mod N],   order(e) drawn for epoch e (`fastgan.data.order`)
     crop(k), flip(k), noise(k)            drawn for the ordinal k
     at step t shard s hands out ordinals  start + (t * shards + s) * batch_size + 0 ... batch_size - 1
 
@@ -18,6 +18,7 @@ Batches run over the ends of epochs; no image is dropped or shown twice in an ep
 
 import math
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from fastgan.data import resize
 from fastgan.data.crops import CROPS, boxes
+from fastgan.data.order import ORDERS, WINDOW, by_images, by_shards, windows_of
 from fastgan.data.source import DataError, Source
 from fastgan.data.workers import Workers
 from fastgan.kernels import philox
@@ -69,6 +71,8 @@ class Stream:
         min_area: the smallest share of the largest square that a random crop shows, in (0, 1].
         filter: "cubic" (a = -1/2), "lanczos" (3 lobes) or "linear".
         flip: mirror every other image, at random, left to right.
+        order: "images", or, of packed sets, "shards".
+        cache: bytes of image files to keep in memory once they were read.
         noise: width of the dequantisation noise, U[0, noise), added after scaling.
         shard: this process's number, 0 to shards - 1.
         shards: how many processes share the images.
@@ -95,6 +99,8 @@ class Stream:
         filter: str = "cubic",
         flip: bool = False,
         noise: float = 0.0,
+        order: str = "images",
+        cache: int = 0,
         shard: int = 0,
         shards: int = 1,
         device: str | torch.device = "cpu",
@@ -123,9 +129,13 @@ class Stream:
             raise DataError(f"seed must be from 0 to 2**64 - 1, but is {seed}")
         if not (noise >= 0 and math.isfinite(noise)):
             raise DataError(f"noise must be a finite number of at least 0, but is {noise}")
-        for name, value, known in (("crop", crop, CROPS), ("filter", filter, FILTERS)):
+        for name, value, known in (("crop", crop, CROPS), ("filter", filter, FILTERS), ("order", order, ORDERS)):
             if value not in known:
                 raise DataError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
+        if order == "shards" and source.shards is None:
+            raise DataError(f"the source {source.name!r} has no shards to be read in order: pack it, or set order to images")
+        if cache < 0:
+            raise DataError(f"cache must be at least 0 bytes, but is {cache}")
         if not 0 < min_area <= 1:
             raise DataError(f"min_area must be above 0 and at most 1, but is {min_area}")
         self._device = checked_device(device)
@@ -133,6 +143,7 @@ class Stream:
         self._source, self._seed, self._noise, self._resolution, self._channels = source, seed, noise, resolution, channels
         self._batch_size, self._flip, self._shard, self._shards = batch_size, flip, shard, shards
         self._crop, self._min_area, self._filter = crop, min_area, filter
+        self._order, self._cache = order, _Cache(source.read, cache) if cache and source.sizes is not None else None
         self._prefetch, self._threads = prefetch, threads
         self._images_seen = 0
         self._pipeline: Any = None  # built by the first batch, again after close() and load_state_dict()
@@ -181,8 +192,10 @@ class Stream:
 
     def close(self) -> None:
         """Stop all threads and drop what was prefetched. The next batch starts the pipeline again, where it left off."""
-        self._pipeline = None  # the only reference: all threads but the readers stop at once
         self._stop_reading()
+        if isinstance(self._pipeline, resize.Resizing):
+            self._pipeline.close()
+        self._pipeline = None  # the only reference: DALI's threads stop at once
 
     def _run(self) -> tuple[Tensor, ...]:
         if self._pipeline is None:
@@ -205,6 +218,8 @@ class Stream:
             for index in feed.choose(iteration)[1].tolist():
                 if not self._decodes(index):
                     found |= self._source.mistrust(index)
+                    if self._cache is not None:
+                        self._cache.forget(index)
         if not found:
             raise error
 
@@ -263,6 +278,8 @@ class Stream:
             flip=self._flip,
             crop=self._crop,
             min_area=self._min_area,
+            order=self._order,
+            read=self._cache,
         )
 
 
@@ -352,11 +369,14 @@ class _Feed:
         flip: bool,
         crop: str,
         min_area: float,
+        order: str = "images",
+        read: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self._source, self._seed, self._flip, self._crop, self._min_area = source, seed, flip, crop, min_area
         self._start, self._batch_size, self._shard, self._shards = start, batch_size, shard, shards
         self._orders: dict[int, np.ndarray] = {}
-        self._readers = readers
+        self._readers, self._read_one, self._by_shards = readers, read or source.read, order == "shards"
+        self._warmed: tuple[int, int] | None = None
         self._ahead: dict[int, Callable[[], list[np.ndarray]]] = {}
 
     def __call__(self, info: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -389,20 +409,65 @@ class _Feed:
     def _read(self, iteration: int, chosen: np.ndarray) -> list[np.ndarray]:
         """The files of a batch; those of the next one are begun, so that DALI decodes and the run trains meanwhile."""
         now = self._ahead.pop(iteration, None) or self._begin(chosen)
-        self._ahead = {iteration + 1: self._begin(self.choose(iteration + 1)[1])}
+        ordinals, chosen = self.choose(iteration + 1)
+        if self._by_shards:
+            self._warm(int(ordinals[0]), int(chosen[0]))
+        self._ahead = {iteration + 1: self._begin(chosen)}
         return now()
 
+    def _warm(self, ordinal: int, index: int) -> None:
+        """Have the shards of the next window read from end to end, once the first image of one is asked for."""
+        epoch, shards = ordinal // len(self._source), self._source.shards
+        sequence = windows_of(int(shards.max()) + 1, self._seed, epoch)
+        window = int(np.flatnonzero(sequence == shards[index])[0]) // WINDOW
+        if (epoch, window) == self._warmed:
+            return
+        first, self._warmed = self._warmed is None, (epoch, window)
+        ahead = sequence[(window + 1) * WINDOW : (window + 2) * WINDOW]
+        if not len(ahead):
+            ahead = windows_of(len(sequence), self._seed, epoch + 1)[:WINDOW]
+        if first:
+            ahead = np.concatenate([sequence[window * WINDOW : (window + 1) * WINDOW], ahead])
+        threading.Thread(target=_each, args=(self._source.warm, ahead.tolist()), name="fastgan-warm", daemon=True).start()
+
     def _begin(self, chosen: np.ndarray) -> Callable[[], list[np.ndarray]]:
-        return self._readers.begin(self._source.read, chosen.tolist())
+        return self._readers.begin(self._read_one, chosen.tolist())
 
     def _order(self, epoch: int) -> np.ndarray:
         """The permutation of all images in an epoch, int64 (N,). Two are kept: a batch may run over one epoch's end."""
         if epoch not in self._orders:
             if len(self._orders) == 2:
                 del self._orders[min(self._orders)]
-            words = philox.bits(self._seed, "order", torch.arange(len(self._source)), 1, step=epoch)[:, 0]
-            self._orders[epoch] = torch.argsort(words, stable=True).numpy()
+            if self._by_shards:
+                self._orders[epoch] = by_shards(self._source.shards, self._seed, epoch)
+            else:
+                self._orders[epoch] = by_images(len(self._source), self._seed, epoch)
         return self._orders[epoch]
+
+
+class _Cache:
+    """The files read first, as many as fit. An epoch's order favours none, so none is put out for another."""
+
+    def __init__(self, read: Callable[[int], np.ndarray], limit: int) -> None:
+        self._read, self._left, self._kept = read, limit, {}
+
+    def __call__(self, index: int) -> np.ndarray:
+        kept = self._kept.get(index)
+        if kept is None:
+            kept = self._read(index)
+            if len(kept) <= self._left:  # readers that meet here may go over the limit by a file each
+                self._left -= len(kept)
+                self._kept[index] = kept
+        return kept
+
+    def forget(self, index: int) -> None:
+        """Read this file anew."""
+        self._kept.pop(index, None)
+
+
+def _each(work: Callable[[int], None], items: list[int]) -> None:
+    for item in items:
+        work(item)
 
 
 def position(state: dict[str, Any], name: str, fingerprint: str, seed: int) -> int:

@@ -1,5 +1,6 @@
 """Threads that share out a batch among themselves: each takes the next image as soon as it is free."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,8 @@ class Workers:
 
         return finish
 
-    def close(self) -> None:
-        """Drop what no thread has begun."""
+    def close(self, wait: bool = False) -> None:
+        """Drop what no thread has begun; with `wait`, return once no thread is at work."""
         self._closed.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # a collection may call this in one of the threads, which can't wait for itself
+            self._pool.shutdown(wait=wait, cancel_futures=True)

@@ -50,6 +50,7 @@ CHANGEABLE = {
     "collapse.rollbacks",
     "collapse.rate_factor",
     "collapse.sigma_growth",
+    "data.cache",
     "data.threads",
     "engine.kind",
     "engine.zero_stage",
@@ -356,8 +357,9 @@ def open_stream(
     options |= {"shard": ranks.rank, "shards": ranks.count}
     if isinstance(source, Distribution):
         return PointStream(source, **options)
-    names = ("resolution", "channels", "crop", "min_area", "filter", "flip", "noise", "threads")
-    return Stream(source, **options, **{name: getattr(config.data, name) for name in names})
+    names = ("resolution", "channels", "order", "crop", "min_area", "filter", "flip", "noise", "threads")
+    options |= {name: getattr(config.data, name) for name in names}
+    return Stream(source, **options, cache=round(config.data.cache * 2**30))
 
 
 def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:

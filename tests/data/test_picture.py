@@ -1,8 +1,10 @@
 """What Pillow makes of a file: its size, whether DALI shows it right, and its pixels."""
 
+import io
+
 import numpy as np
 import pytest
-from pictures import damaged, encoded, every_kind, smooth, turned
+from pictures import damaged, encoded, every_kind, smooth, turned, with_junk
 from PIL import Image
 
 from fastgan.data import picture
@@ -71,3 +73,31 @@ def test_a_png_without_its_end_goes_through_pillow():
 def test_what_does_not_decode_raises(kind, way):
     with pytest.raises(Exception):  # noqa: B017, PT011 - of many types
         picture.inspect(damaged(kind)[way])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_header_gives_the_size_of_a_file_that_is_not_turned(name):
+    content = KINDS[name][0]
+    with Image.open(io.BytesIO(content)) as image:
+        assert picture.header_size(content) == (image.height, image.width)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"no image", bytes(100), b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"]
+)
+def test_no_header_no_size(content):
+    assert picture.header_size(content) is None
+
+
+def test_a_header_that_was_cut_or_spoiled_gives_no_size_or_the_right_one():
+    """DALI's parser goes from segment to segment as we do; where one does not begin with its mark, both give up."""
+    jpeg = encoded(smooth(40, 50, 3), "JPEG")
+    assert picture.header_size(with_junk(jpeg)) is None
+    frame = jpeg.index(b"\xff\xc0")
+    for end in range(frame + 9):
+        assert picture.header_size(jpeg[:end]) is None
+    assert picture.header_size(jpeg[: frame + 9]) == (40, 50)
+    looping = jpeg[:4] + bytes(2) + jpeg[6:]  # a segment of no length
+    assert picture.header_size(looping) is None
+    png = encoded(smooth(40, 50, 3), "PNG")
+    assert [picture.header_size(png[:end]) for end in (32, 33)] == [None, (40, 50)]

@@ -275,5 +275,5 @@ def test_wrong_arguments_are_refused(arguments, sentence):
 def test_a_data_error_is_a_value_error():
     assert issubclass(DataError, ValueError)
     assert set(SOURCES) == {
-        "digits", "arrays", "folder", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "svhn", "mnist"
+        "digits", "arrays", "folder", "shards", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "svhn", "mnist"
     }  # fmt: skip

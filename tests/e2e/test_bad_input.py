@@ -277,3 +277,24 @@ def test_unknown_metric(refused, run):
 )
 def test_words_that_the_command_line_does_not_know(refused, arguments):
     refused(*arguments)
+
+
+def test_packing_what_can_t_be_packed(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    dest = tmp_path / "packed"
+    for arguments, line in (
+        (("pack", tmp_path / "none", dest), "does not exist"),
+        (("pack", tmp_path / "empty", dest), "holds no images"),
+        (("pack", tmp_path / "notes.txt", dest), "neither a folder nor an archive"),
+        (("pack", tmp_path / "empty", dest, "--whole", "--resolution", 8), "--whole keeps images as they are"),
+        (("pack", tmp_path / "empty", dest, "--resolution", "big"), "fastgan data --help"),
+        (("pack", tmp_path / "empty", tmp_path), "holds other files"),
+        (("pack",), "fastgan data --help"),
+        (("verify", tmp_path / "none"), "does not exist"),
+        (("verify", tmp_path / "empty"), "holds no packed set"),
+        (("mend",), "fastgan data --help"),
+        ((), "fastgan data --help"),
+    ):
+        assert line in refused("data", *arguments)
+    assert not dest.exists()

@@ -134,7 +134,8 @@ def test_doctor_compiles_every_kernel_for_absent_gpus(fastgan):
 
 
 def test_help_is_there_for_every_command(fastgan):
-    for command in ((), ("train",), ("sample",), ("evaluate",), ("import",), ("doctor",), ("presets",)):
+    for command in ((), ("train",), ("sample",), ("evaluate",), ("import",), ("doctor",), ("presets",), ("data", "pack"),
+                    ("data", "verify"), ("data",)):  # fmt: skip
         code, shown, _ = fastgan(*command, "--help")
         assert code == 0
         assert "usage: fastgan" in shown
@@ -161,3 +162,31 @@ def test_a_folder_of_files_trains_resumes_and_says_what_it_left_out(fastgan, tmp
     code, _, said = fastgan("train", "--run-dir", run, "--resume", "--steps", 6)
     assert code == 2
     assert "other data" in said
+
+
+def test_a_packed_set_trains_and_resumes(fastgan, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(45):
+        path = tmp_path / "set" / f"class{number % 9}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "set/class0/broken.jpg").write_bytes(b"x")
+    dest, run = tmp_path / "packed", tmp_path / "run"
+    code, shown, said = fastgan("data", "pack", tmp_path / "set", dest, "--resolution", 32, "--shard-size", 8, "--workers", 1)
+    assert code == 0, said
+    assert "45 images of 9 classes, 32x32 jpeg 95, in 6 shards" in shown
+    assert f"1 damaged ones are left out: {dest / 'report.json'} lists them" in shown
+    code, shown, _ = fastgan("data", "verify", dest, "--decode", "--workers", 1)
+    assert (code, "as packed, and all decode" in shown) == (0, True)
+    settings = ["data.source=shards", f"data.path={dest}", "data.resolution=32", "data.crop=random", "data.order=shards"]
+    settings += ["network.width=2", "network.attention=[]", "training.batch_size=8", "training.precision=fp32"]
+    code, _, said = fastgan("train", "emoji64-biggan", "--run-dir", run, "--steps", 2, "--set", *settings)
+    assert code == 0, said
+    code, _, said = fastgan("train", "--run-dir", run, "--resume", "--steps", 3, "--set", "data.cache=0.1")
+    assert code == 0, said
+    content = bytearray((dest / "shard-000002.tar").read_bytes())
+    content[2000] ^= 1
+    (dest / "shard-000002.tar").write_bytes(content)
+    code, _, said = fastgan("data", "verify", dest)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "shard-000002.tar has changed since it was packed" in said

@@ -122,7 +122,6 @@ def test_usage():
         (("slurm.sbatch",), "PRESET and RUN_DIR are needed"),
         (("prepare_imagenet.sh", "x.tar"), "takes the archive and a folder"),
         (("prepare_imagenet.sh", "x.tar", "y"), "x.tar can't be read"),
-        (("prepare_imagenet.sh", "one_node.sh", "y"), "no tar archive"),
         (("prepare_imagenet.sh", "--fast", "x.tar", "y"), "there is no option --fast"),
     ],
 )
@@ -304,48 +303,56 @@ def imagenet(tmp_path):
     return path, members
 
 
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def prepare(*words, timeout=120):
+    """Run the script with the Python that runs the tests."""
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command = ["bash", str(LAUNCH / "prepare_imagenet.sh"), *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def test_imagenet_becomes_class_folders_that_train(imagenet, tmp_path):
-    path, members = imagenet
-    dest = tmp_path / "image net" / "train"
-    done = bash(LAUNCH / "prepare_imagenet.sh", path, dest)
+def test_imagenet_becomes_shards_that_train(imagenet, tmp_path):
+    path, _ = imagenet
+    dest = tmp_path / "image net"
+    done = prepare(path, dest, "--resolution", 16)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "3 classes, 12 images" in done.stdout
-    expected = {f"{name[:-4]}/{file}": content for name, images in members.items() for file, content in images.items()}
-    assert tree(dest) == expected
-    source = open_source("folder", str(dest))
-    assert len(source) == 12
+    assert "12 images of 3 classes, 16x16 jpeg 95, in 1 shards" in done.stdout
+    assert "as packed" in done.stdout
+    source = open_source("shards", str(dest))
     assert list(source.classes) == ["n01440764", "n01443537", "n02105855"]
+    assert np.bincount(source.labels).tolist() == [4, 3, 5]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name, "image net"}  # nothing was unpacked
+    again = prepare(path, dest, "--resolution", 16)
+    assert (again.returncode, "packed before, nothing to do" in again.stdout) == (0, True)
+    other = prepare(path, dest, "--resolution", 8)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
 
 
-def test_it_goes_on_where_it_was_stopped(imagenet, tmp_path):
-    path, members = imagenet
-    dest = tmp_path / "train"
-    (dest / "n01440764").mkdir(parents=True)  # whole, for all that the script knows
-    (dest / ".n01443537").mkdir()
-    (dest / ".n01443537" / "half.JPEG").write_bytes(b"x")
-    shown = bash(LAUNCH / "prepare_imagenet.sh", "--dry-run", path, dest).stdout
-    assert "3 classes in" in shown
-    assert "2 of them to be unpacked" in shown
-    assert shown.split()[-2:] == ["n01443537.tar", "n02105855.tar"]
-    assert not (dest / "n01443537").exists()
-    for _ in range(2):
-        assert bash(LAUNCH / "prepare_imagenet.sh", path, dest).returncode == 0
-    wanted = {f"{name[:-4]}/{file}" for name, images in members.items() if "n01440764" not in name for file in images}
-    assert set(tree(dest)) == wanted
+def test_a_dry_run_of_the_preparation_prints_two_commands(imagenet, tmp_path):
+    path, _ = imagenet
+    done = prepare("--dry-run", path, tmp_path / "a b", "--resolution", "128", "--workers", 4)
+    assert (done.returncode, done.stderr) == (0, "")
+    pack, verify = (shlex.split(part) for part in done.stdout.split("&&"))
+    assert pack[1:] == [
+        "-m",
+        "fastgan",
+        "data",
+        "pack",
+        str(path),
+        str(tmp_path / "a b"),
+        "--resolution",
+        "128",
+        "--workers",
+        "4",
+    ]
+    assert verify[1:] == ["-m", "fastgan", "data", "verify", str(tmp_path / "a b")]
+    assert not (tmp_path / "a b").exists()
 
 
-def test_a_damaged_class_is_named_and_the_others_are_there(imagenet, tmp_path):
+def test_a_damaged_class_is_in_the_report_and_the_others_are_there(imagenet, tmp_path):
     path, members = imagenet
     path.write_bytes(tar({name: tar(images)[: 900 if "n01443537" in name else None] for name, images in members.items()}))
-    done = bash(LAUNCH / "prepare_imagenet.sh", path, tmp_path / "train")
-    assert done.returncode == 2
-    assert "the archive n01443537.tar is damaged" in done.stderr
-    assert {name.split("/")[0] for name in tree(tmp_path / "train")} == {"n01440764", "n02105855", ".n01443537"}
-    path.write_bytes(path.read_bytes()[:2000])
-    done = bash(LAUNCH / "prepare_imagenet.sh", path, tmp_path / "other")
-    assert (done.returncode, (tmp_path / "other").exists()) == (2, False)
-    assert "not the whole of it" in done.stderr
+    done = prepare(path, tmp_path / "packed")
+    assert done.returncode == 0
+    report = json.loads((tmp_path / "packed" / "report.json").read_text())
+    assert [one["path"].split("/")[1] for one in report["damaged"]] == ["n01443537.tar"] * 2
+    assert report["packed"] == 9

@@ -1,0 +1,44 @@
+"""Processes that decode: they work, leave Ctrl-C to their owner, and go when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fastgan.data.processes import cores, processes
+
+OWNER = """
+import os, time
+from fastgan.data.processes import processes
+if __name__ == "__main__":
+    print(processes(1).submit(os.getpid).result(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_there_are_as_many_cores_as_may_be_used():
+    assert cores() == len(os.sched_getaffinity(0))
+
+
+def test_they_outlive_ctrl_c():
+    with processes(1) as pool:
+        pid = pool.submit(os.getpid).result()
+        assert pid != os.getpid()
+        os.kill(pid, signal.SIGINT)
+        assert pool.submit(os.getpid).result() == pid
+
+
+def test_they_end_with_their_owner(tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    owner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    helper = Path(f"/proc/{int(owner.stdout.readline())}")
+    assert helper.exists()
+    owner.kill()
+    owner.communicate()
+    until = time.monotonic() + 20
+    while helper.exists() and " Z " not in (helper / "stat").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
