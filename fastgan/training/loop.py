@@ -42,7 +42,7 @@ from fastgan.training.interrupt import Interrupt
 from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run, load_run, other_network
 from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
-from fastgan.training.session import Engine, Session
+from fastgan.training.session import Engine, Rollbacks, Session
 from fastgan.training.telemetry import Silence, Telemetry
 
 RUNS = Path("runs")
@@ -211,6 +211,8 @@ def _train(
                         write_image(shown, folder.samples / f"{session.round:08d}.png")
             if saves:
                 log.sync()
+                if session.round % training.checkpoint_every == 0:
+                    session.rollbacks = session.rollbacks.saving(session.round)
                 _save(config, session, guard, folder)
         if stopped and not done:
             command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
@@ -476,7 +478,7 @@ def _go_back(
         Diverged: it may not go back, or there is nothing to go back to.
     """
     before, wrong = session.rollbacks, f"{wrong} by round {session.round}"
-    good = session.ranks.told(_last_good(folder, before.to, config.training.checkpoint_every))
+    good = session.ranks.told(_last_good(folder, before))
     if good is None or before.count >= config.collapse.rollbacks:
         newest = folder.newest_checkpoint()
         where = f"the last good checkpoint is {newest}" if newest else "there was no checkpoint yet"
@@ -488,7 +490,8 @@ def _go_back(
     session.go_back(state, config.collapse.rate_factor)
     guard.load_state_dict(state["guard"])
     count, rate = session.rollbacks.count, session.rollbacks.rate
-    log.go_back(session.round, session.images, {"rollback": count, "collapsed": collapsed, "rate": rate, "reason": wrong})
+    event = {"rollback": count, "collapsed": collapsed, "rate": rate, "reason": wrong}
+    log.go_back(session.round, session.images, event, session.waited)
     with session.ranks.agreed():
         if session.ranks.first:
             checkpoint.drop_after(folder.checkpoints, session.round)
@@ -497,12 +500,12 @@ def _go_back(
     return f"{wrong}: back to round {session.round}, with rates times {rate:g} and other latents ({often})"
 
 
-def _last_good(folder: Folder, to: int | None, every: int) -> Path | None:
+def _last_good(folder: Folder, rollbacks: Rollbacks) -> Path | None:
     """The newest checkpoint; the one before, if the run went back to that one already and has saved none since: it may have
     been collapsing when it was saved. Not those that a signal has left in between, which the undisturbed run has not."""
     found = checkpoint.listing(folder.checkpoints)
-    found = [path for path in found if int(path.stem) % every == 0] or found
-    if len(found) > 1 and int(found[-1].stem) == to:
+    found = [path for path in found if int(path.stem) in rollbacks.saved] or found
+    if len(found) > 1 and int(found[-1].stem) == rollbacks.to:
         found.pop()
     return found[-1] if found else None
 

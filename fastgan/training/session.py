@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Protocol
 
@@ -48,6 +48,12 @@ class Rollbacks:
     """All learning rates are multiplied by it."""
     to: int | None = None
     """The round that it went back to last."""
+    saved: tuple[int, ...] = ()
+    """The last two rounds that were saved in their turn, and not because a signal ended the process."""
+
+    def saving(self, round_number: int) -> "Rollbacks":
+        """The same, as this round is saved in its turn."""
+        return replace(self, saved=(*[r for r in self.saved if r < round_number][-1:], round_number))
 
 
 class Session:
@@ -227,7 +233,7 @@ class Session:
         the real images stays: each is shown once an epoch."""
         count, rate = self.rollbacks.count + 1, self.rollbacks.rate * rate_factor
         self.load_state_dict(state)
-        self.rollbacks = Rollbacks(count, rate, self.round)
+        self.rollbacks = replace(self.rollbacks, count=count, rate=rate, to=self.round)
 
     def _grow(self) -> None:
         if self.stage < len(self.game.stages) and self.round >= self.game.stages[self.stage]:

@@ -13,7 +13,8 @@ LEADING = 3
 
 
 def leading_singular_values(matrix: Tensor, count: int = LEADING) -> Tensor:
-    """The `count` largest singular values of a (rows, columns) matrix, falling, float32 (count,); 0 where it has fewer.
+    """The `count` largest singular values of a (rows, columns) matrix of finite numbers, falling, float32 (count,); 0 where it
+    has fewer, and float32's largest number where it would be passed.
 
     They are roots of the eigenvalues of the smaller Gram matrix. In fp32 a value is off by about 1e-7 sigma_0^2 / value: enough
     for the largest ones, and ten times as fast as a singular value decomposition (512 x 4608 on one core: 45 ms, not 460). A
@@ -21,9 +22,12 @@ def leading_singular_values(matrix: Tensor, count: int = LEADING) -> Tensor:
     """
     matrix = matrix.detach().float()
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    # Of weights that explode, squares overflow long before the weights do.
+    scale = matrix.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    wide = wide / scale
     with torch.autocast(matrix.device.type, enabled=False):
         squares = torch.linalg.eigvalsh(wide @ wide.T)
-    found = squares.flip(0)[:count].clamp(min=0).sqrt()
+    found = (squares.flip(0)[:count].clamp(min=0).sqrt() * scale).clamp(max=torch.finfo(torch.float32).max)
     return nn.functional.pad(found, (0, count - len(found)))
 
 

@@ -132,7 +132,7 @@ class Telemetry:
             left = (now - self.started) / done * (self.rounds - round_number) if done else 0.0
             self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
 
-    def go_back(self, round_number: int, images: int, event: Mapping[str, Any]) -> None:
+    def go_back(self, round_number: int, images: int, event: Mapping[str, Any], waited: float) -> None:
         """The run goes on from an earlier round: what was recorded since is dropped; `event` says why, and which "rollback" it
         is."""
         self._close()
@@ -143,7 +143,7 @@ class Telemetry:
         self.sync()
         self.board.add_scalar("rollbacks", event["rollback"], round_number)
         self.start, self.started = round_number, time.perf_counter()
-        self.begin_clock(images)
+        self.begin_clock(images, waited)
         self.advance(round_number)
 
     def sync(self) -> None:

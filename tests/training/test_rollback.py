@@ -15,7 +15,7 @@ from fastgan.objectives import OBJECTIVES, Objective
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder
 from fastgan.training.loop import Diverged, _last_good
-from fastgan.training.session import Session
+from fastgan.training.session import Rollbacks, Session
 
 STEPS = ("training.steps=8", "training.precision=fp32", "training.sample_every=4")
 EXPLODING = (
@@ -68,7 +68,7 @@ def test_after_nan_it_goes_back_and_on_in_another_way(tmp_path, monkeypatch, cap
     assert [(r["round"], r.get("rollback")) for r in recorded(run.path)] == [(2, None), (2, 1), (4, None), (6, None), (8, None)]
     reason = "a loss or weight was NaN or infinite by round 4"
     assert recorded(run.path)[1] == {"round": 2, "images": 32, "rollback": 1, "collapsed": 4, "rate": 0.5, "reason": reason}
-    assert state(run.path)["rollbacks"] == {"count": 1, "rate": 0.5, "to": 2}
+    assert state(run.path)["rollbacks"] == {"count": 1, "rate": 0.5, "to": 2, "saved": (6, 8)}
     assert recorded(run.path)[0] == recorded(undisturbed.path)[0]
     assert recorded(run.path)[2] != recorded(undisturbed.path)[1]
     assert all(tensor.isfinite().all() for tensor in state(run.path)["game"].values())
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_collapses_again_is_taken_for_spoiled(tmp_path, monkey
     events = [(r["round"], r["collapsed"]) for r in recorded(tmp_path) if "rollback" in r]
     assert events == [(4, 6), (2, 6), (2, 4)]
     assert [path.name for path in checkpoint.listing(tmp_path / "checkpoints")] == ["00000002.pt"]
-    assert state(tmp_path)["rollbacks"] == {"count": 3, "rate": 0.125, "to": 2}
+    assert state(tmp_path)["rollbacks"] == {"count": 3, "rate": 0.125, "to": 2, "saved": (2,)}
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path, monkeypatch):
@@ -169,12 +169,12 @@ def test_the_last_good_checkpoint(tmp_path):
     folder = Folder(tmp_path)
     folder.checkpoints.mkdir()
 
-    def last(*rounds, to=None):
+    def last(*rounds, to=None, regular=(10, 20)):
         for path in folder.checkpoints.iterdir():
             path.unlink()
         for number in rounds:
             (folder.checkpoints / f"{number:08d}.pt").touch()
-        found = _last_good(folder, to, every=10)
+        found = _last_good(folder, Rollbacks(to=to, saved=regular))
         return found and int(found.stem)
 
     assert last() is None
@@ -184,6 +184,26 @@ def test_the_last_good_checkpoint(tmp_path):
     assert last(10, 20, to=10) == 20
     assert last(10, 20, to=20) == 10
     assert last(20, to=20) == 20
+    assert last(500, 1000, 1400, to=1400, regular=(1000, 1400)) == 1000  # whatever checkpoint_every has become
+    assert last(5, 10, to=10, regular=()) == 5  # a run of an older fastgan
+
+
+def test_the_last_two_rounds_saved_in_their_turn_are_known():
+    rollbacks = Rollbacks()
+    for number, expected in ((10, (10,)), (20, (10, 20)), (20, (10, 20)), (30, (20, 30)), (25, (20, 25))):
+        rollbacks = rollbacks.saving(number)
+        assert rollbacks.saved == expected
+
+
+def test_waiting_is_counted_from_the_rollback_on(tmp_path):
+    """`Session.waited` goes on over a rollback: what was waited before it is not the next interval's."""
+    folder = Folder(tmp_path)
+    event = {"rollback": 1, "collapsed": 2, "rate": 0.5, "reason": "a test"}
+    with telemetry.Telemetry(folder, 0, 10, True) as log:
+        log.begin_clock(0, 0.0)
+        log.go_back(0, 0, event, 100.0)
+        log.record(2, 16, {}, 100.0)
+    assert telemetry.read(folder.metrics)[-1]["data_wait"] == 0
 
 
 def test_settings_that_can_not_be(tmp_path):

@@ -27,6 +27,19 @@ def test_one_that_has_exploded_hides_the_next_by_no_more_than_said():
     torch.testing.assert_close(leading_singular_values(matrix)[:1], torch.tensor([1000.0]))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e35])
+def test_squares_that_overflow_or_vanish_do_not_hide_them(scale):
+    torch.manual_seed(0)
+    matrix = torch.randn(20, 30)
+    torch.testing.assert_close(leading_singular_values(matrix * scale), leading_singular_values(matrix) * scale)
+
+
+def test_the_largest_number_stands_for_what_passes_it():
+    found = leading_singular_values(torch.full((30, 30), 3e38))
+    assert found[0] == torch.finfo(torch.float32).max
+    assert leading_singular_values(torch.zeros(3, 4)).tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_autocast_does_not_reach_them(precision):
     matrix = torch.randn(20, 30)

@@ -1,0 +1,141 @@
+"""Writes the tables of docs/advlatgan.md from docs/results: `python docs/make_advlatgan.py`.
+
+The results are what `python -m bench.advlatgan` measured; nothing is measured here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.advlatgan import mean_by
+
+HERE = Path(__file__).parent
+PAGE = HERE / "advlatgan.md"
+RESULTS = HERE / "results"
+NAMES = {"grid25": "Grid-25", "ring8": "Ring-8"}
+
+
+def page() -> str:
+    """The page with its tables as the results have them."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            text = _between(text, name, table(json.loads(path.read_text(encoding="utf-8"))))
+    return text
+
+
+def toys(result: Mapping[str, Any]) -> str:
+    """Good-sample rates: a row a sampler, beside each other the trainings without and with -qua."""
+    lines = []
+    rows = result["rows"]
+    good, modes = (
+        mean_by(rows, ("data", "training", "sampler"), "good"),
+        mean_by(rows, ("data", "training", "sampler"), "modes"),
+    )
+    for data in dict.fromkeys(row["data"] for row in rows):
+        lines += [f"{NAMES[data]}:", ""]
+        lines += _head("sampler", "baseline, % good", "modes", "-qua, % good", "modes", "passes a sample: G, D, backward")
+        for sampler in dict.fromkeys(row["sampler"] for row in rows):
+            cells = [sampler]
+            for training in (data, f"{data}-qua"):
+                key = data, training, sampler
+                cells += [_share(good[key]), f"{modes[key][0]:.3g}"] if key in good else ["", ""]
+            lines.append(_row([*cells, _cost(row for row in rows if row["sampler"] == sampler and row["data"] == data)]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def digits(result: Mapping[str, Any]) -> str:
+    """FD-digits and the like by backbone, method and sampling."""
+    return _images(result["rows"], ("backbone", "method", "sampling"), ("fd", "precision", "recall", "coverage"))
+
+
+def conditional(result: Mapping[str, Any]) -> str:
+    """FD-digits and diversity within classes by method and sampling."""
+    of_real = result["rows"][0]["diversity_of_real"]
+    table = _images(result["rows"], ("method", "sampling"), ("fd", "precision", "recall", "diversity"))
+    return f"{table}\nReal digits have a diversity of {of_real:.2f}.\n"
+
+
+def sweep(result: Mapping[str, Any]) -> str:
+    """A table of K by eps for each run."""
+    lines = []
+    for name, value, shown, what in (
+        ("grid25", "good", lambda x: f"{100 * x:.1f}", "Grid-25, % good"),
+        ("digits-sngan", "fd", lambda x: f"{x:.2f}", "digits, FD-digits"),
+        ("digits-sngan", "precision", lambda x: f"{x:.2f}", "digits, precision"),
+        ("digits-sngan", "recall", lambda x: f"{x:.2f}", "digits, recall"),
+    ):
+        found = {(row["K"], row["eps"]): row[value] for row in result["rows"] if row["preset"] == name}
+        if not found:
+            continue
+        sizes = sorted({eps for _, eps in found if eps is not None})
+        lines += [f"{what}; plain {shown(found[0, None])}:", "", *_head("K", *(f"eps {eps:g}" for eps in sizes))]
+        for count in sorted({count for count, _ in found if count}):
+            lines.append(_row([str(count), *(shown(found[count, eps]) for eps in sizes)]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plane(result: Mapping[str, Any]) -> str:
+    """D's score, the classifier's confidence and the share that it is not sure of."""
+    lines = _head("latents", "D's score", "classifier's confidence", "images it is not sure of")
+    named = {
+        "from the prior": result["before"],
+        "refined": result["after"],
+        "on straight paths between digits": result["paths"]["plain"],
+        "these refined": result["paths"]["refined"],
+    }
+    for name, found in named.items():
+        lines.append(_row([name, f"{found['score']:.3f}", f"{found['confidence']:.3f}", f"{100 * found['unsure']:.1f} %"]))
+    first, last = result["by_density"][0], result["by_density"][-1]
+    lines += [
+        "",
+        f"From the tenth of refined latents where they lie thinnest to the tenth where they lie thickest D's score goes from "
+        f"{first['score']:.3f} to {last['score']:.3f}, the classifier's confidence from {first['confidence']:.3f} to "
+        f"{last['confidence']:.3f}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _images(rows: list[Mapping[str, Any]], keys: tuple[str, ...], values: tuple[str, ...]) -> str:
+    titles = {"fd": "FD-digits", "diversity": "diversity within classes"}
+    found = {value: mean_by(rows, keys, value) for value in values}
+    lines = _head(*keys, *(titles.get(value, value) for value in values), "passes a sample: G, D, backward")
+    for key in found["fd"]:
+        cells = [f"{found[value][key][0]:.2f} ± {found[value][key][1]:.2f}" for value in values]
+        lines.append(_row([*key, *cells, _cost(row for row in rows if tuple(row[k] for k in keys) == key)]))
+    return "\n".join(lines) + "\n"
+
+
+def _share(found: tuple[float, float]) -> str:
+    return f"{100 * found[0]:.1f} ± {100 * found[1]:.1f}"
+
+
+def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
+    costs = [row["cost"] for row in rows]
+    return ", ".join(
+        f"{sum(cost[name] for cost in costs) / len(costs):.3g}" for name in ("generator", "discriminator", "backward")
+    )
+
+
+def _head(*cells: str) -> list[str]:
+    return [_row(cells), "|" + "---|" * len(cells)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _between(text: str, name: str, table: str) -> str:
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+TABLES = {"toys": toys, "plane": plane, "digits": digits, "conditional": conditional, "sweep": sweep}
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
