@@ -47,9 +47,9 @@ TOY_SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 # Backbone -> (preset without, preset with -qua).
-BACKBONES = {"SN cnn": ("digits-sngan", "digits-sngan-qua"), "DCGAN": ("digits-dcgan", "digits-dcgan-qua")}
-# -z on digits: K x eps as on CIFAR-10, and the gentler one that `sweep` finds better there.
-DIGITS_Z = {"20 x 0.05": {"refine_steps": 20, "step_size": 0.05}, "10 x 0.01": {"refine_steps": 10, "step_size": 0.01}}
+BACKBONES = {"SN cnn": ("digits-sngan", "digits-sngan-qua"), "SN ResNet": ("digits-resnet", "digits-resnet-qua")}
+# -z on digits: K x eps as on CIFAR-10, and a gentler one, chosen by `sweep` on seed 0.
+DIGITS_Z = {"20 x 0.05": {"refine_steps": 20, "step_size": 0.05}, "5 x 0.005": {"refine_steps": 5, "step_size": 0.005}}
 CONDITIONAL = {
     "baseline": "digits-cdcgan",
     "MSGAN": "digits-cdcgan-msgan",
