@@ -2,7 +2,8 @@
 
 Networks: the SN "cnn" pair with 16 base channels at 32x32. With so few images D learns them by heart long before G can
 draw them, so G's rate is 8 times D's: FD-digits after 1,200 rounds of the default was 0.9, where G 2e-4 and D 4e-4 gave 15.
-A second pair of networks, narrow ResNets, takes twice as long a round. The cdcgan runs are class-conditional, with the optimisers of AdvLatGAN-div.
+A second pair of networks, narrow ResNets, takes twice as long a round. The cdcgan runs are class-conditional, with the
+optimisers of AdvLatGAN-div.
 """
 
 from dataclasses import replace
