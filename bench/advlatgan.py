@@ -23,6 +23,7 @@ from rich.console import Console
 import fastgan
 from fastgan.checked import UserError
 from fastgan.config import override
+from fastgan.latent.samplers import DOT, Hubness
 from fastgan.presets import preset
 from fastgan.training import evaluate, load_run
 from fastgan.training.run import Run
@@ -40,8 +41,8 @@ TOY_SAMPLERS: dict[str, dict[str, Any]] = {
     "DRS": {"sampler": "drs"},
     "MH-GAN": {"sampler": "mh"},
     "DDLS": {"sampler": "ddls"},
-    "DOT": {"sampler": "dot"},
-    "hubness": {"sampler": "hubness"},
+    "DOT": {"sampler": DOT(projection="none")},  # a sphere's tangent, which keeps z's length, is a line in the plane
+    "hubness": {"sampler": Hubness(threshold=8)},  # the usual 50 is for hundreds of dimensions: none of two is such a hub
     "DRS, then -z": {"sampler": "drs", **_Z},
     "MH-GAN, then -z": {"sampler": "mh", **_Z},
 }
