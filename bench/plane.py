@@ -114,13 +114,16 @@ class Plane:
         figure.savefig(path)
 
     def _paths(self, draw: Draw) -> Tensor:
-        """Straight lines between two refined latents of different digits, (paths, steps, 2)."""
+        """Straight lines between two refined latents, of the surest quarter, of different digits where there are such: (paths,
+        steps, 2)."""
         seen = self.look(self.after)
-        sure = seen.confidences > 0.95
+        sure = seen.confidences >= seen.confidences.quantile(0.75)
         ends, digits = self.after[sure], seen.predictions[sure]
         order = draw.uniform("order")[: len(ends)].argsort()
         first, second = ends[order], ends[order.roll(1)]
         differ = digits[order] != digits[order.roll(1)]
+        if not differ.any():
+            differ = ~differ
         first, second = first[differ][:_PATHS], second[differ][:_PATHS]
         share = torch.linspace(0, 1, _STEPS)[None, :, None]
         return (1 - share) * first[:, None] + share * second[:, None]
