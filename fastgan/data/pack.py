@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -32,7 +33,7 @@ from fastgan.data.archives import Place
 from fastgan.data.folder import shown, some
 from fastgan.data.processes import cores, processes
 from fastgan.data.progress import progress
-from fastgan.data.shards import MANIFEST, REPORT, ROW, UNFINISHED, Manifest
+from fastgan.data.shards import FORMAT, MANIFEST, REPORT, ROW, UNFINISHED, Manifest
 from fastgan.data.source import AnyPath, DataError
 
 SHARD_SIZE, QUALITY = 10_000, 95
@@ -164,6 +165,10 @@ def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job
     plan = work / _PLAN
     if plan.exists():
         said = json.loads(plan.read_text(encoding="utf-8"))
+        if said.get("format") != FORMAT:
+            raise DataError(
+                f"{shown(work.parent)} was begun by another version of fastgan: delete it, or choose another folder"
+            )
         _check_same(work.parent, said["settings"], said["stamp"], settings, stamp)
     archives.clear(work / "unpacked")
     found = archives.listing(root, work / "unpacked")
@@ -172,7 +177,7 @@ def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job
     keys = [hashlib.blake2b(os.fsencode(place.name), digest_size=16).digest() for place in found.places]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     if not plan.exists():
-        shards.write(plan, json.dumps({"settings": settings, "stamp": stamp}).encode())
+        shards.write(plan, json.dumps({"format": FORMAT, "settings": settings, "stamp": stamp}).encode())
     return _Job(settings, stamp, found, classes, labels, order)
 
 
@@ -289,7 +294,8 @@ class _Writer:
         at = self._member(f"{name}.{item.extension}", item.content)
         self._labels.append((self._member(f"{name}.cls", text), len(text)))
         self._extensions.append(item.extension)
-        self._rows.append((self.number, at, len(item.content), label, item.height, item.width, item.grey, row))
+        crc = zlib.crc32(item.content)
+        self._rows.append((self.number, at, len(item.content), label, item.height, item.width, item.grey, crc, row))
 
     def _member(self, name: str, content: bytes) -> int:
         """Append a file; where its bytes begin."""
@@ -430,7 +436,7 @@ def prepare(content: bytes, resolution: int | None, encoding: str) -> Item:
     """
     if resolution is None:
         found = picture.inspect(content)
-        if found.plain:
+        if found.plain and picture.header_size(content) == (found.height, found.width):
             extension = _EXTENSIONS[Image.open(io.BytesIO(content), formats=picture.FORMATS).format]
             return Item(content, extension, found.height, found.width, found.grey)
         image, encoding = picture.to_image(content), "png"

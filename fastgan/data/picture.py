@@ -11,6 +11,7 @@ so the stream tells DALI to leave orientation alone. What Pillow shows is handed
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
@@ -89,19 +90,12 @@ def to_image(content: bytes) -> Image.Image:
 def header_size(content: bytes) -> tuple[int, int] | None:
     """Height and width as a file's header says, or None where it is not written by the book; some microseconds.
 
-    DALI 2.4's decoder ends the process with a segmentation fault where one header in a batch of a hundred can't be parsed, or
-    says another size than the crop expects. Damage behind the header it reports as an error.
+    DALI 2.4's decoder may end the process with a segmentation fault where one header in a batch of a hundred can't be parsed, or
+    says another size than the crop expects. Of a JPEG all segments up to the first scan's count, tables included. What follows
+    is not looked at: damage there is an error of DALI's, or decodes to garbage.
     """
-    if content[:2] == b"\xff\xd8":  # JPEG: segments up to the frame's, ITU-T T.81, B.1.1.3 and B.2.2
-        at, end = 2, len(content)
-        while at + 9 <= end and content[at] == 0xFF:
-            marker = content[at + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                return int.from_bytes(content[at + 5 : at + 7], "big"), int.from_bytes(content[at + 7 : at + 9], "big")
-            if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
-                return None
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        return None
+    if content[:2] == b"\xff\xd8":
+        return _jpeg_size(content)
     if content[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and len(content) >= 33:
         return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
     try:  # of formats that are rare, Pillow reads the header
@@ -109,6 +103,70 @@ def header_size(content: bytes) -> tuple[int, int] | None:
             return image.height, image.width
     except Exception:
         return None
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """`header_size` of a JPEG: its segments up to the first scan's header, ITU-T T.81, B.1.1.3 to B.2.4."""
+    at, end, size, components = 2, len(content), None, b""
+    while at + 4 <= end and content[at] == 0xFF:
+        marker, after = content[at + 1], at + 2 + (content[at + 2] << 8 | content[at + 3])
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9 or marker == 0xFF or not at + 4 <= after <= end:
+            return None
+        body = content[at + 4 : after]
+        if marker == 0xC4:
+            if not _huffman_tables(body):
+                return None
+        elif marker == 0xDB:
+            if not _quantisation_tables(body):
+                return None
+        elif marker == 0xDA:
+            selected = body[1 : 1 + 2 * body[0] : 2] if body else b""
+            by_the_book = 1 <= len(selected) <= 4 and len(body) == 4 + 2 * len(selected) and set(selected) <= set(components)
+            return size if by_the_book else None
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC):
+            if size is not None or not _frame(body):
+                return None
+            components = body[6::3]
+            size = body[1] << 8 | body[2], body[3] << 8 | body[4]
+        at = after
+    return None
+
+
+@lru_cache(1024)
+def _frame(body: bytes) -> bool:
+    """Whether a frame's header (B.2.2) makes sense."""
+    if len(body) < 9 or not 1 <= body[5] <= 4 or len(body) != 6 + 3 * body[5] or len(set(body[6::3])) != body[5]:
+        return False
+    factors = all(1 <= one >> 4 <= 4 and 1 <= one & 15 <= 4 for one in body[7::3])
+    sides = body[1] << 8 | body[2], body[3] << 8 | body[4]
+    return factors and body[0] in (8, 12) and all(sides) and all(one <= 3 for one in body[8::3])
+
+
+@lru_cache(1024)  # most encoders write the same few
+def _huffman_tables(body: bytes) -> bool:
+    """Whether a DHT segment holds whole tables (B.2.4.2), none with more codes of a length than there are (annex C)."""
+    at = 0
+    while at + 17 <= len(body):
+        counts, left = body[at + 1 : at + 17], 1
+        for count in counts:
+            left = 2 * left - count
+            if left < 0:
+                return False
+        if body[at] >> 4 > 1 or body[at] & 15 > 3 or sum(counts) > 256:
+            return False
+        at += 17 + sum(counts)
+    return 0 < at == len(body)
+
+
+@lru_cache(1024)
+def _quantisation_tables(body: bytes) -> bool:
+    """Whether a DQT segment holds whole tables (B.2.4.1)."""
+    at = 0
+    while at < len(body):
+        if body[at] >> 4 > 1 or body[at] & 15 > 3:
+            return False
+        at += 129 if body[at] >> 4 else 65
+    return 0 < at == len(body)
 
 
 def reason(error: Exception) -> str:

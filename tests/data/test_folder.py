@@ -409,6 +409,18 @@ def test_files_that_pillow_alone_reads_are_no_crash_in_a_large_batch(root):
     assert levels.tolist() == pytest.approx(stream_order(source, 110), abs=2)
 
 
+def test_a_file_whose_tables_are_spoiled_after_the_scan_is_no_crash_in_a_large_batch(root):
+    write(root, {f"{number:03d}.jpg": flat(number, 64, 64, "JPEG") for number in range(128)})
+    source = open_source("folder", root)
+    content = (root / "064.jpg").read_bytes()
+    (root / "064.jpg").write_bytes(content[:170] + bytes(400) + content[570:])
+    with (
+        closing(Stream(source, resolution=8, channels=3, batch_size=128, seed=0)) as stream,
+        pytest.raises(DataError, match=r"064.jpg has changed since it was scanned \("),
+    ):
+        next(stream)
+
+
 def test_a_file_that_changed_after_the_scan_is_named(root):
     write(root, {f"{number}.png": flat(number) for number in range(8)})
     stream = Stream(open_source("folder", root), resolution=8, channels=3, batch_size=4, seed=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import damaged, encoded, every_kind, photos, smooth, write
+from pictures import damaged, encoded, every_kind, photos, smooth, with_junk, write
 from PIL import Image
 
 from fastgan.data import DataError, open_source, picture
@@ -89,6 +89,14 @@ def test_whole_images_are_kept_byte_for_byte_where_decoders_show_them_as_they_lo
             image = np.asarray(picture.to_image(found).convert("RGB"), dtype=int)
             assert stored_name.endswith(".png")
             assert np.abs(image - pixels).max() <= tolerance, name
+
+
+def test_a_whole_image_with_a_damaged_header_is_stored_as_its_pixels(root, dest):
+    jpeg = with_junk(encoded(smooth(20, 30, 3), "JPEG"))
+    write(root, {"1.jpg": jpeg})
+    packed(root, dest)
+    stored = Image.open(io.BytesIO(members(dest)["000000000.png"]))
+    assert np.array_equal(np.asarray(stored), np.asarray(picture.to_image(jpeg)))
 
 
 def test_images_are_resized_as_pillow_does_by_lanczos(root, dest):

@@ -45,7 +45,7 @@ def flip(path, at):
         (lambda d: shutil.copy(d / "shard-000000.tar", d / "shard-000009.tar"), "shard-000009.tar: not in manifest.json"),
         (lambda d: (d / "manifest.json").write_text("{"), "manifest.json can't be read"),
         (lambda d: (d / "manifest.json").write_text("[]"), "is no manifest of the format"),
-        (lambda d: (d / "manifest.json").write_text('{"format": "fastgan shards 1"}'), "is damaged: it lacks 'settings'"),
+        (lambda d: (d / "manifest.json").write_text('{"format": "fastgan shards 2"}'), "is damaged: it lacks 'settings'"),
         (lambda d: (d / "manifest.json").unlink(), "holds no packed set"),
         (lambda d: change(d, lambda said: said["shards"][1].update(images=7)), "shard-000001.tar has 8 images in index.npz"),
         (lambda d: change(d, lambda said: said["classes"][0].update(images=3)), "count the images of the classes differently"),
