@@ -283,7 +283,7 @@ def data_pack(
     workers: int | None = None,
     quality: int | None = None,
     lossless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    damaged: Literal["skip", "refuse"] = "skip",
+    damaged: Literal["skip", "skip-archives", "refuse"] = "skip",
 ) -> None:
     """Pack a folder or an archive of images into shards; the same line goes on where it was stopped.
 
@@ -296,7 +296,8 @@ def data_pack(
         workers: Processes (default: one a core).
         quality: Of JPEGs at a resolution (default: 95).
         lossless: PNGs in the place of JPEGs.
-        damaged: Whether images that do not decode are left out, or nothing is finished; either way DST/report.json lists them.
+        damaged: Leave out images that do not decode, but refuse archives that are broken or cut short; or take what can be read
+            of those, too; or refuse either. DST/report.json lists what was left out.
     """
     from fastgan.data.pack import pack
     from fastgan.data.shards import REPORT

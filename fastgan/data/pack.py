@@ -30,14 +30,14 @@ from PIL import Image
 
 from fastgan.data import archives, picture, shards
 from fastgan.data.archives import Place
-from fastgan.data.folder import shown, some
+from fastgan.data.folder import counted, shown, some
 from fastgan.data.processes import cores, processes
 from fastgan.data.progress import progress
 from fastgan.data.shards import FORMAT, MANIFEST, REPORT, ROW, UNFINISHED, Manifest
 from fastgan.data.source import AnyPath, DataError
 
 SHARD_SIZE, QUALITY = 10_000, 95
-DAMAGED = ("skip", "refuse")
+DAMAGED = ("skip", "skip-archives", "refuse")
 
 _PLAN = "plan.json"
 _CHUNK = 16  # images that a process takes at a time
@@ -93,11 +93,13 @@ def pack(
         workers: processes; None is one a core.
         quality: of JPEGs at a resolution, 1 to 100, with colours at full resolution; None is 95.
         lossless: store PNG in the place of JPEG.
-        damaged: "skip" images that do not decode, or "refuse" to finish; either way `report.json` lists them.
+        damaged: "skip" images that do not decode, but refuse archives that can't be read to their end; "skip-archives" takes
+            what can be read of those as well; "refuse" to finish on either. `report.json` lists them.
         quiet: print no progress.
 
     Raises:
-        DataError: nothing to pack, something else in `dest`, a setting out of its range, or damaged images and "refuse".
+        DataError: nothing to pack, something else in `dest`, a setting out of its range, damaged images or archives that
+            are not to be skipped, or no room.
         OSError: a folder can't be read, or `dest` not be written.
     """
     if resolution is not None and not 1 <= resolution <= 8192:
@@ -132,7 +134,7 @@ def pack(
         try:
             if not quiet:
                 print(f"looking through {shown(root)}", flush=True)  # an archive's million headers take minutes
-            job = _begin(root, work, settings, stamp)
+            job = _begin(root, work, settings, stamp, damaged)
         except DataError:
             if not (work / _PLAN).exists():  # nothing was begun
                 shutil.rmtree(work, ignore_errors=True)
@@ -160,7 +162,7 @@ class _Job:
         return [self.order[start : start + size] for start in range(0, len(self.order), size)]
 
 
-def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job:
+def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str, damaged: str) -> _Job:
     """The plan; what an earlier start left of another one is refused."""
     plan = work / _PLAN
     if plan.exists():
@@ -172,6 +174,12 @@ def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job
         _check_same(work.parent, said["settings"], said["stamp"], settings, stamp)
     archives.clear(work / "unpacked")
     found = archives.listing(root, work / "unpacked")
+    if found.broken and damaged != "skip-archives":
+        named = some(f"{name} ({reason})" for name, reason in found.broken)
+        raise DataError(
+            f"{counted(len(found.broken), 'archive')} can't be read to the end, so that images are missing: {named}; mend or "
+            "remove what is broken, or pack what can be read with --damaged skip-archives"
+        )
     classes, labels = archives.classes(found.places)
     # A hash of the name, not random numbers: an image's place depends on the names alone.
     keys = [hashlib.blake2b(os.fsencode(place.name), digest_size=16).digest() for place in found.places]
@@ -355,11 +363,15 @@ def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
     rows = np.concatenate([np.array([tuple(row) for row in record["rows"]], dtype=ROW) for record in records])
     places = job.found.places
     bad = [{"path": places[row].name, "reason": reason} for record in records for row, reason in record["damaged"]]
-    bad += [{"path": name, "reason": reason} for name, reason in job.found.broken]
+    bad += [{"path": name, "reason": reason} for name, reason in job.found.broken + job.found.unreadable]
     bad.sort(key=lambda one: one["path"])
     counts = np.bincount(rows["label"], minlength=len(job.classes)).tolist()
     classes = [{"name": name, "images": count} for name, count in zip(job.classes, counts, strict=True)]
     notes = list(job.found.notes)
+    if job.found.broken:
+        notes.append(
+            f"only what could be read is packed of archives that are broken: {some(name for name, _ in job.found.broken)}"
+        )
     emptied = [one["name"] for one in classes if not one["images"]]
     if emptied:
         notes.append(f"no image of {some(emptied)} decodes: left out of the classes")
@@ -368,7 +380,9 @@ def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
     if bad and damaged == "refuse":
         _refuse(into)
     if not len(rows):
-        raise DataError(f"none of the {len(places)} images in {shown(root)} decodes: {shown(into / REPORT)} says why")
+        what = "the one image" if len(places) == 1 else f"none of the {len(places)} images"
+        says = "does not decode" if len(places) == 1 else "decodes"
+        raise DataError(f"{what} in {shown(root)} {says}: {shown(into / REPORT)} says why")
     manifest = Manifest(
         settings=job.settings,
         source={"path": os.fspath(root), "stamp": job.stamp},

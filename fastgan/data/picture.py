@@ -20,6 +20,8 @@ from fastgan.data.source import first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".tif", ".tiff")
+"""What the names of images end in that are of kinds that are not read."""
 
 _GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112  # EXIF 2.3, table 4
@@ -90,9 +92,9 @@ def to_image(content: bytes) -> Image.Image:
 def header_size(content: bytes) -> tuple[int, int] | None:
     """Height and width as a file's header says, or None where it is not written by the book; some microseconds.
 
-    DALI 2.4's decoder may end the process with a segmentation fault where one header in a batch of a hundred can't be parsed, or
-    says another size than the crop expects. Of a JPEG all segments up to the first scan's count, tables included. What follows
-    is not looked at: damage there is an error of DALI's, or decodes to garbage.
+    DALI 2.4's decoder may end the process with a segmentation fault where one header in a batch of a hundred can't be parsed,
+    or says another size than the crop expects. Of a JPEG all segments up to the first scan's count, tables included. Damage
+    behind that is not looked for: it is an error of DALI's, or decodes to garbage.
     """
     if content[:2] == b"\xff\xd8":
         return _jpeg_size(content)

@@ -137,13 +137,24 @@ def test_names_that_occur_twice_of_any_script_in_archives_and_folders(root, dest
                  "dog.zip": buffer.getvalue(), "eel.tar": b"no tar", "猫/2.gif": b"x"})  # fmt: skip
     (root / os.fsdecode(b"\xff")).mkdir()
     write(root, {os.fsdecode(b"\xff/1.jpg"): image})
-    manifest = packed(root, dest, resolution=16)
+    with pytest.raises(DataError, match=r"1 archive can't be read to the end.*: eel.tar \("):
+        packed(root, dest, resolution=16)
+    assert not dest.exists()
+    manifest = packed(root, dest, resolution=16, damaged="skip-archives")
     names = ["dog", "ärger", "猫", os.fsdecode(b"\xff")]
     assert [(one["name"], one["images"]) for one in manifest.classes] == list(zip(names, [1, 2, 1, 1], strict=True))
     report = json.loads((dest / "report.json").read_text())
     assert [one["path"] for one in report["damaged"]] == ["dog.zip/2.JPG", "eel.tar"]
     assert all(one["reason"] for one in report["damaged"])
-    assert manifest.notes == report["notes"] == ["eel.tar holds no images"]
+    assert (
+        manifest.notes
+        == report["notes"]
+        == [
+            "eel.tar holds no images",
+            "1 file is of a kind that is not read, and left out: 猫/2.gif",
+            "only what could be read is packed of archives that are broken: eel.tar",
+        ]
+    )
     labels = [int(content) for name, content in members(dest).items() if name.endswith(".cls")]
     assert sorted(labels) == [0, 1, 1, 2, 3]
     source = open_source("shards", dest)
@@ -174,6 +185,16 @@ def test_what_does_not_decode_is_left_out_or_refused(root, dest):
         pack(root, dest, resolution=16, workers=1, damaged="refuse", quiet=True)
 
 
+def test_a_link_that_leads_nowhere_is_damaged(root, dest):
+    write(root, photos(4))
+    (root / "cat" / "lost.jpg").symlink_to(root / "nowhere")
+    (root / "cat" / "ring.jpg").symlink_to(root / "cat" / "ring.jpg")
+    assert packed(root, dest, resolution=16).images == 4
+    report = json.loads((dest / "report.json").read_text())
+    assert [one["path"] for one in report["damaged"]] == ["cat/lost.jpg", "cat/ring.jpg"]
+    assert report["damaged"][0]["reason"] == "it can't be read: No such file or directory"
+
+
 def test_a_class_of_which_no_image_decodes_is_none(root, dest):
     write(root, photos() | {"bat/1.jpg": b"x", "eel/1.jpg": b""})
     manifest = packed(root, dest, resolution=16)
@@ -186,7 +207,7 @@ def test_a_class_of_which_no_image_decodes_is_none(root, dest):
 
 def test_a_set_of_which_nothing_decodes_is_refused(root, dest):
     write(root, {"1.jpg": b"x"})
-    with pytest.raises(DataError, match=r"none of the 1 images in .* decodes: .*report.json says why"):
+    with pytest.raises(DataError, match=r"the one image in .* does not decode: .*report.json says why"):
         packed(root, dest)
 
 
@@ -260,7 +281,7 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(root, dest):
         ({"resolution": 8, "quality": 101}, "quality must be from 1 to 100"),
         ({"resolution": 8, "quality": 90, "lossless": True}, "quality is JPEG's"),
         ({"shard_size": 0}, "at least 1"),
-        ({"damaged": "mend"}, "skip, refuse"),
+        ({"damaged": "mend"}, "skip, skip-archives, refuse"),
     ],
 )
 def test_settings_out_of_range(root, dest, options, sentence):
