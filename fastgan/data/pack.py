@@ -9,6 +9,7 @@ kill costs is the shard being written: the next start goes on after those that h
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -119,17 +120,42 @@ def pack(
     settings = {"resolution": resolution, "encoding": encoding, "shard_size": shard_size}
     _check_dest(root, into)
     stamp = archives.stamp(root)
-    if (into / MANIFEST).exists():
-        manifest = shards.read_manifest(into)
-        _check_same(into, manifest.settings, manifest.source["stamp"], settings, stamp)
-        for shard in manifest.shards:
-            shards.check_size(into, shard)
-        if manifest.damaged and damaged == "refuse":
-            _refuse(into)
-        _leave_no_work(into)
-        return Packed(manifest, already=True)
+    before = shards.read_manifest(into) if (into / MANIFEST).exists() else None
+    if before is not None:
+        _check_same(into, before.settings, before.source["stamp"], settings, stamp)
+        missing = [name for name in before.files if not (into / name).exists()]
+        for shard in before.shards:
+            if shard["name"] not in missing:
+                shards.check_size(into, shard)
+        if not missing:
+            if before.damaged and damaged == "refuse":
+                _refuse(into)
+            _leave_no_work(into)
+            return Packed(before, already=True)
+        if not quiet:
+            print(f"missing in {shown(into)}, and written again: {some(missing)}", flush=True)
     work = into / UNFINISHED
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        return _pack(root, into, settings, stamp, before, workers or cores(), damaged, quiet)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise DataError(f"{shown(into)} can't be written: {error.strerror}; the same line goes on where it stopped") from None
+
+
+def _pack(
+    root: Path,
+    into: Path,
+    settings: dict[str, Any],
+    stamp: str,
+    before: Manifest | None,
+    workers: int,
+    damaged: str,
+    quiet: bool,
+) -> Packed:
+    """Whatever is not yet written; `before` is the manifest of a set of which files are missing."""
+    work = into / UNFINISHED
     with _alone(work):
         try:
             if not quiet:
@@ -141,7 +167,9 @@ def pack(
                 with contextlib.suppress(OSError):
                     into.rmdir()
             raise
-        _write_shards(job, into, workers or cores(), quiet)
+        if before is not None:
+            _recover(job, into, before)
+        _write_shards(job, into, workers, quiet)
         return Packed(_finish(job, into, root, damaged), already=False)
 
 
@@ -281,6 +309,73 @@ def _is_written(into: Path, number: int) -> bool:
     return True
 
 
+def _recover(job: _Job, into: Path, before: Manifest) -> None:
+    """Records, and index files, out of the shards that a finished set still has."""
+    row_of = {place.name: row for row, place in enumerate(job.found.places)}
+    reasons: dict[int, str] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((into / REPORT).read_bytes())["damaged"]
+        reasons = {row_of[one["path"]]: one["reason"] for one in said if one["path"] in row_of}
+    for number, (shard, part) in enumerate(zip(before.shards, job.shards(), strict=True)):
+        path = into / shard["name"]
+        if _record(into, number).exists() or not path.exists():
+            continue
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                continue  # it is written again
+            file.seek(0)
+            rows, extensions, labels = _rows_of(file, number)
+        stored = {row[-1] for row in rows}
+        left_out = [(row, reasons.get(row, "it does not decode")) for row in part.tolist() if row not in stored]
+        _write_record(into, number, shard["bytes"], shard["sha256"], rows, extensions, labels, left_out)
+
+
+def _rows_of(file: BinaryIO, number: int) -> tuple[list[tuple[int, ...]], list[str], list[tuple[int, int]]]:
+    """Of a whole shard: rows, extensions of the images, offsets and sizes of the labels."""
+    rows, extensions, labels, image = [], [], [], ()
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []
+            content = archive.extractfile(member).read()
+            name, _, extension = member.name.partition(".")
+            if extension == "cls":
+                labels.append((member.offset_data, member.size))
+                at, length, *shape = image
+                rows.append((number, at, length, int(content), *shape, int(name)))
+                continue
+            extensions.append(extension)
+            found = picture.header(content)
+            image = (member.offset_data, member.size, found.height, found.width, found.grey, zlib.crc32(content))
+    return rows, extensions, labels
+
+
+def _write_record(
+    into: Path,
+    number: int,
+    size: int,
+    sha256: str,
+    rows: list[tuple[int, ...]],
+    extensions: list[str],
+    labels: list[tuple[int, int]],
+    damaged: list[tuple[int, str]],
+) -> None:
+    """A whole shard's index file, and its record, which makes it count."""
+    name = f"shard-{number:06d}"
+    table = np.array(rows, dtype=ROW)
+    lines = shards.index_lines(extensions, table, *zip(*labels, strict=True)) if rows else b"v1.2 0\n"
+    shards.write(into / f"{name}.idx", lines)
+    record = {
+        "name": f"{name}.tar",
+        "images": len(rows),
+        "bytes": size,
+        "sha256": sha256,
+        "index_sha256": hashlib.sha256(lines).hexdigest(),
+        "rows": table.tolist(),
+        "damaged": damaged,
+    }
+    shards.write(_record(into, number), json.dumps(record).encode())
+
+
 class _Writer:
     """One shard on its way: the tar file under another name, its index and its record."""
 
@@ -319,23 +414,15 @@ class _Writer:
         self._file.write(bytes(1024))
         self._file.close()
         os.replace(self._partial, self._into / f"{self._name}.tar")
-        rows = np.array(self._rows, dtype=ROW)
-        lines = shards.index_lines(self._extensions, rows, *zip(*self._labels, strict=True)) if len(rows) else b"v1.2 0\n"
-        shards.write(self._into / f"{self._name}.idx", lines)
-        record = {
-            "name": f"{self._name}.tar",
-            "images": len(rows),
-            "bytes": self._file.length,
-            "sha256": self._file.hexdigest(),
-            "index_sha256": hashlib.sha256(lines).hexdigest(),
-            "rows": rows.tolist(),
-            "damaged": self._damaged,
-        }
-        shards.write(_record(self._into, self.number), json.dumps(record).encode())
+        told = self._rows, self._extensions, self._labels, self._damaged
+        _write_record(self._into, self.number, self._file.length, self._file.hexdigest(), *told)
 
     def abandon(self) -> None:
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        """Remove what was written. On a full disk closing fails too, but closes."""
+        with contextlib.suppress(OSError):
+            self._file.abandon()
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
 
 
 class _Hashed:
@@ -355,6 +442,9 @@ class _Hashed:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
 
 
 def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:

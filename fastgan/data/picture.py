@@ -57,6 +57,12 @@ def inspect(content: bytes) -> Picture:
     return Picture(height, width, image.mode in _GREY, plain)
 
 
+def header(content: bytes) -> Picture:
+    """What an image file says that it is, not decoded; of one that is upright and opaque, and so plain."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return Picture(image.height, image.width, image.mode in _GREY, plain=True)
+
+
 def to_pnm(content: bytes, grey: bool) -> bytes:
     """A file's pixels as binary PNM: turned upright, transparent ones over white, 16 bits in 8.
 

@@ -79,6 +79,12 @@ class Manifest:
         return f"{self.images} images of {classes} classes, {kind}, in {len(self.shards)} shards of {size:,.1f} MB in all"
 
     @property
+    def files(self) -> list[str]:
+        """The names of all files beside the manifest."""
+        tars = [shard["name"] for shard in self.shards]
+        return [*tars, *(Path(name).with_suffix(".idx").name for name in tars), INDEX, REPORT]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the classes and all shards: a copy is the same data, other images or another order are not."""
         said = [[one["name"] for one in self.classes], [one["sha256"] for one in self.shards]]
@@ -146,6 +152,8 @@ def read_index(root: Path, manifest: Manifest) -> tuple[np.ndarray, bytes]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             rows, names = stored["rows"], stored["names"].tobytes()
+    except FileNotFoundError:
+        raise DataError(f"{shown(path)} is missing: start the same `fastgan data pack` again") from None
     except Exception as error:  # NumPy raises many types on damage
         raise DataError(f"{shown(path)} can't be read ({first_line(error)})") from None
     if rows.dtype != ROW or not len(rows) == names.count(b"\0") == manifest.images:
@@ -202,7 +210,8 @@ def check_size(root: Path, shard: dict[str, Any]) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"{shown(path)} can't be read: {error.strerror}") from None
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+        raise DataError(f"{shown(path)} {why}") from None
     if size != shard["bytes"]:
         raise DataError(f"{shown(path)} is damaged: it has {size} bytes in the place of {shard['bytes']}")
 
@@ -210,11 +219,16 @@ def check_size(root: Path, shard: dict[str, Any]) -> None:
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; it outlasts a power cut once a later one does."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def index_lines(extensions: list[str], rows: np.ndarray, labels_at: list[int], label_sizes: list[int]) -> bytes:

@@ -266,9 +266,9 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(root, dest):
     write(root, {"cat/new.jpg": encoded(smooth(9, 9, 3), "JPEG")})
     with pytest.raises(DataError, match="was packed from other images"):
         packed(root, dest, resolution=16)
-    (dest / "shard-000000.tar").unlink()
     (root / "cat/new.jpg").unlink()
-    with pytest.raises(DataError, match=r"shard-000000.tar can't be read"):
+    os.truncate(dest / "shard-000000.tar", 600)
+    with pytest.raises(DataError, match=r"shard-000000.tar is damaged: it has 600 bytes"):
         packed(root, dest, resolution=16)
 
 
@@ -301,6 +301,48 @@ def test_a_folder_that_holds_something_else_is_left_alone(root, dest):
     assert contents(dest) == {"thesis.tex": b"x"}
 
 
+@pytest.mark.parametrize(
+    ("missing", "whole"),
+    [
+        (["shard-000001.tar", "shard-000002.idx"], False),
+        (["report.json"], False),
+        (["index.npz"], True),
+        (["index.npz", "shard-000000.tar"], False),
+    ],
+)
+def test_files_that_are_missing_are_written_again(root, dest, missing, whole):
+    """Nothing else is, and all are as they were."""
+    write(root, photos(14) | {"cat/bad.jpg": b"x", "dog/grey.png": encoded(smooth(20, 30, 1), "PNG")})
+    options = {"shard_size": 6} | ({} if whole else {"resolution": 16})
+    first = packed(root, dest, **options)
+    before, kept = contents(dest), (dest / "shard-000002.tar").stat()
+    for name in missing:
+        (dest / name).unlink()
+    again = pack(root, dest, workers=1, quiet=True, **options)
+    assert (again.already, again.manifest) == (False, first)
+    after = contents(dest)
+    if "report.json" in missing:  # why an image was left out is not kept anywhere else
+        before.pop("report.json"), after.pop("report.json")
+    assert after == before
+    assert (dest / "shard-000002.tar").stat() == kept
+    assert pack(root, dest, workers=1, quiet=True, **options).already
+
+
+def test_a_disk_that_is_full_while_a_shard_is_closed_leaves_nothing_of_it(root, dest):
+    """Closing fails once more."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    dest.mkdir()
+    writer = packing._Writer(dest, 0)
+    writer._file._file.close()
+    writer._file._file = open("/dev/full", "wb")  # noqa: SIM115
+    writer._file.write(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    writer.abandon()
+    assert list(dest.iterdir()) == []
+
+
 def test_an_error_while_packing_leaves_what_was_finished(root, dest, monkeypatch):
     """The disk is full at the third shard."""
     write(root, photos(30))
@@ -312,7 +354,7 @@ def test_an_error_while_packing_leaves_what_was_finished(root, dest, monkeypatch
         finish(self)
 
     monkeypatch.setattr(packing._Writer, "finish", fails)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"packed can't be written: No space left on device; the same line goes on"):
         packed(root, dest, resolution=16, shard_size=6)
     assert sorted(path.name for path in dest.glob("shard-*")) == [
         "shard-000000.idx", "shard-000000.tar", "shard-000001.idx", "shard-000001.tar"
