@@ -310,7 +310,8 @@ def data_pack(
     for note in packed.manifest.notes:
         _OUT.print(note, markup=False)
     if packed.manifest.damaged:
-        _OUT.print(f"{packed.manifest.damaged} damaged ones are left out: {dest / REPORT} lists them", markup=False)
+        left_out = "damaged one is" if packed.manifest.damaged == 1 else "damaged ones are"
+        _OUT.print(f"{packed.manifest.damaged} {left_out} left out: {dest / REPORT} lists them", markup=False)
 
 
 def data_verify(
@@ -336,11 +337,11 @@ def data_verify(
 def main() -> None:
     """The entry point of the `fastgan` command."""
     commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run, "data": data}
-    if sys.argv[1:2] == ["data"]:
-        call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
-    else:
-        call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
     try:
+        if sys.argv[1:2] == ["data"]:
+            call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
+        else:
+            call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
         call()
     except KeyboardInterrupt:
         _fail("interrupted", 130)
@@ -377,7 +378,8 @@ def _parse(commands: dict[str, Callable[..., None]], program: str, words: list[s
             # The parser draws a box: its first paragraph says what is wrong, then come a rule and advice.
             lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
-            _fail(f"{wrong or 'the command is not understood'} ({program} --help)", 2)
+            asked = f"{program} {words[0]}" if words[:1] and words[0] in commands else program
+            _fail(f"{wrong or 'the command is not understood'} ({asked} --help)", 2)
         raise
 
 

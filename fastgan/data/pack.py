@@ -228,14 +228,26 @@ def _check_dest(root: Path, into: Path) -> None:
 
 def _check_same(into: Path, settings: dict[str, Any], stamp: str, asked: dict[str, Any], now: str) -> None:
     """Refuse to mix two settings, or two sets of images, in one folder."""
-    other = [f"{name} {settings.get(name)}, not {asked[name]}" for name in asked if settings.get(name) != asked[name]]
+    theirs, ours = _told(settings), _told(asked)
+    other = [f"{one}, not {two}" for one, two in zip(theirs, ours, strict=True) if one != two]
     if other:
-        raise DataError(f"{shown(into)} was packed with {', '.join(other)}: choose another folder, or delete this one")
+        # One of the two has no resolution: no encoding either.
+        said = other[0] if (settings.get("resolution") is None) != (asked["resolution"] is None) else "; ".join(other)
+        raise DataError(
+            f"{shown(into)} was packed with {said}: give the same options, choose another folder, or delete this one"
+        )
     if stamp != now:
         raise DataError(
             f"{shown(into)} was packed from other images (names, sizes or times of change differ): choose another folder, or "
             "delete this one"
         )
+
+
+def _told(settings: dict[str, Any]) -> tuple[str, str, str]:
+    """Settings as sentences have them."""
+    resolution = settings.get("resolution")
+    kept = "whole images" if resolution is None else f"--resolution {resolution}"
+    return kept, f"{settings.get('encoding')}", f"--shard-size {settings.get('shard_size')}"
 
 
 @contextlib.contextmanager
@@ -498,7 +510,7 @@ def _refuse(into: Path) -> None:
     bad = json.loads((into / REPORT).read_text(encoding="utf-8"))["damaged"]
     named = some(f"{one['path']} ({one['reason']})" for one in bad)
     raise DataError(
-        f"{len(bad)} images or archives are damaged: {named}; {shown(into / REPORT)} lists them; --damaged skip leaves them out"
+        f"{counted(len(bad), 'damaged image')}: {named}; {shown(into / REPORT)} lists them; --damaged skip leaves them out"
     )
 
 

@@ -10,6 +10,7 @@ so the stream tells DALI to leave orientation alone. What Pillow shows is handed
 """
 
 import io
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -180,7 +181,9 @@ def _quantisation_tables(body: bytes) -> bool:
 def reason(error: Exception) -> str:
     """Why a file does not decode, on one line."""
     said = first_line(error)
-    return "no JPEG, PNG, WebP or BMP file" if said.startswith("cannot identify image file") else said
+    if said.startswith("cannot identify image file"):
+        return "no JPEG, PNG, WebP or BMP file"
+    return re.sub(r"b(['\"])(.*?)\1", r"\2", re.sub(r" ?<[^<>]* at 0x[^<>]*>", "", said))  # what Python calls things is no help
 
 
 def _open(content: bytes) -> Image.Image:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import weakref
 import zlib
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from fastgan.data.encoded import Encoded
-from fastgan.data.folder import shown
-from fastgan.data.source import AnyPath, DataError, Source, first_line
+from fastgan.data.folder import counted, shown
+from fastgan.data.source import AnyPath, DataError, Source
 
 MANIFEST, INDEX, REPORT, UNFINISHED = "manifest.json", "index.npz", "report.json", ".packing"
 FORMAT = "fastgan shards 2"
@@ -76,7 +77,8 @@ class Manifest:
         resolution, encoding = self.settings["resolution"], self.settings["encoding"]
         kind = f"{resolution}x{resolution} {encoding}" if resolution else "whole"
         classes = sum(1 for one in self.classes if one["images"])
-        return f"{self.images} images of {classes} classes, {kind}, in {len(self.shards)} shards of {size:,.1f} MB in all"
+        held = f"{counted(self.images, 'image')} of {counted(classes, 'class', 'classes')}, {kind}"
+        return f"{held}, in {counted(len(self.shards), 'shard')} of {size:,.1f} MB in all"
 
     @property
     def files(self) -> list[str]:
@@ -110,17 +112,65 @@ def read_manifest(root: Path) -> Manifest:
         if (root / UNFINISHED).is_dir():
             raise DataError(f"{shown(root)} is not packed to the end: start the same `fastgan data pack` again") from None
         raise DataError(f"{shown(root)} holds no packed set ({MANIFEST} is missing)") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{shown(root / MANIFEST)} can't be read ({first_line(error)})") from None
+    except OSError as error:
+        raise DataError(f"{shown(root / MANIFEST)} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{shown(root / MANIFEST)} is damaged: it is no JSON") from None
     form = said.get("format") if isinstance(said, dict) else None
     if isinstance(form, str) and form != FORMAT and form.startswith("fastgan shards "):
         raise DataError(f"{shown(root)} was packed by another version of fastgan ({form}, not {FORMAT}): pack it again")
     if form != FORMAT:
         raise DataError(f"{shown(root / MANIFEST)} is no manifest of the format {FORMAT!r}")
-    try:
-        return Manifest(**{name: said[name] for name in Manifest.__annotations__})
-    except KeyError as error:
-        raise DataError(f"{shown(root / MANIFEST)} is damaged: it lacks {error}") from None
+    wrong = _misfit(said, _FORM, "")
+    if wrong:
+        raise DataError(f"{shown(root / MANIFEST)} is damaged: {wrong}")
+    return Manifest(**{name: said[name] for name in Manifest.__annotations__})
+
+
+def _misfit(said: Any, form: Any, where: str) -> str | None:
+    """What in a manifest is not of its form; None where all is."""
+    if isinstance(form, dict):
+        if not isinstance(said, dict):
+            return f"{where or 'it'} is no group of names"
+        below = ((said.get(name), one, f"{where}.{name}".lstrip(".")) for name, one in form.items())
+        lacking = [name for name in form if name not in said]
+        if lacking:
+            return f"{where or 'it'} lacks {lacking[0]!r}"
+    elif isinstance(form, list):
+        if not isinstance(said, list):
+            return f"{where} is no list"
+        below = ((one, form[0], f"{where}[{place}]") for place, one in enumerate(said))
+    else:
+        return None if form(said) else f"{where} is not what it should be"
+    return next((wrong for given in below if (wrong := _misfit(*given))), None)
+
+
+def _is_text(said: Any) -> bool:
+    return isinstance(said, str)
+
+
+def _is_count(said: Any) -> bool:
+    return isinstance(said, int) and said >= 0
+
+
+def _is_shard_name(said: Any) -> bool:
+    return isinstance(said, str) and re.fullmatch(r"shard-\d{6,}\.tar", said) is not None
+
+
+_FORM = {
+    "settings": {
+        "resolution": lambda said: said is None or _is_count(said),
+        "encoding": _is_text,
+        "shard_size": lambda said: _is_count(said) and said > 0,
+    },
+    "source": {"path": _is_text, "stamp": _is_text},
+    "classes": [{"name": _is_text, "images": _is_count}],
+    "shards": [{"name": _is_shard_name, "images": _is_count, "bytes": _is_count, "sha256": _is_text, "index_sha256": _is_text}],
+    "index_sha256": _is_text,
+    "images": _is_count,
+    "damaged": _is_count,
+    "notes": [_is_text],
+}
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -154,10 +204,15 @@ def read_index(root: Path, manifest: Manifest) -> tuple[np.ndarray, bytes]:
             rows, names = stored["rows"], stored["names"].tobytes()
     except FileNotFoundError:
         raise DataError(f"{shown(path)} is missing: start the same `fastgan data pack` again") from None
-    except Exception as error:  # NumPy raises many types on damage
-        raise DataError(f"{shown(path)} can't be read ({first_line(error)})") from None
+    except OSError as error:
+        raise DataError(f"{shown(path)} can't be read: {error.strerror or 'it is damaged'}") from None
+    except Exception:  # NumPy raises many types on damage
+        raise DataError(f"{shown(path)} can't be read: it is damaged") from None
     if rows.dtype != ROW or not len(rows) == names.count(b"\0") == manifest.images:
         raise DataError(f"{shown(path)} does not belong to {MANIFEST}: they say {len(rows)} and {manifest.images} images")
+    for name, of in (("shard", manifest.shards), ("label", manifest.classes)):
+        if len(rows) and not 0 <= rows[name].min() <= rows[name].max() < len(of):
+            raise DataError(f"{shown(path)} does not belong to {MANIFEST}: it has a {name} that the other lacks")
     return rows, names
 
 

@@ -117,3 +117,15 @@ def test_a_jpeg_s_tables_are_looked_at_too(mark):
         assert picture.header_size(jpeg[:at] + byte + jpeg[at + 1 :]) is None
     start = at - 4
     assert picture.header_size(jpeg[:start] + bytes(200) + jpeg[start + 200 :]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("cannot identify image file <_io.BytesIO object at 0x7f>", "no JPEG, PNG, WebP or BMP file"),
+        ("broken PNG file (chunk b'IDAT')", "broken PNG file (chunk IDAT)"),
+        ("no data in <PIL.File object at 0x7f>\nmore", "no data in"),
+    ],
+)
+def test_a_reason_is_one_line_without_python_s_names(said, reason):
+    assert picture.reason(ValueError(said)) == reason
