@@ -116,7 +116,7 @@ def test_what_is_no_data_set_is_refused_in_one_sentence(root, files, sentence):
     ("files", "notes"),
     [
         ({"cat/1.png": flat(1), "dog/.x.png": b""}, ["empty class folders are left out: dog"]),
-        ({"cat/1.png": flat(1), "cat/2.tiff": b""}, ["1 files are of kinds that are not read, and left out: cat/2.tiff"]),
+        ({"cat/1.png": flat(1), "cat/2.tiff": b""}, ["1 file is of a kind that is not read, and left out: cat/2.tiff"]),
         ({"train/1.png": flat(1), "val/1.png": flat(1)}, [SPLITS]),
         ({"cat/1.png": flat(1), "__MACOSX/._1.png": b"", "__MACOSX/2.png": b""}, []),
     ],
