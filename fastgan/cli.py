@@ -283,7 +283,7 @@ def data_pack(
     workers: int | None = None,
     quality: int | None = None,
     lossless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    damaged: Literal["skip", "refuse"] = "skip",
+    damaged: Literal["skip", "skip-archives", "refuse"] = "skip",
 ) -> None:
     """Pack a folder or an archive of images into shards; the same line goes on where it was stopped.
 
@@ -296,7 +296,8 @@ def data_pack(
         workers: Processes (default: one a core).
         quality: Of JPEGs at a resolution (default: 95).
         lossless: PNGs in the place of JPEGs.
-        damaged: Whether images that do not decode are left out, or nothing is finished; either way DST/report.json lists them.
+        damaged: Leave out images that do not decode, but refuse archives that are broken or cut short; or take what can be read
+            of those, too; or refuse either. DST/report.json lists what was left out.
     """
     from fastgan.data.pack import pack
     from fastgan.data.shards import REPORT
@@ -309,7 +310,8 @@ def data_pack(
     for note in packed.manifest.notes:
         _OUT.print(note, markup=False)
     if packed.manifest.damaged:
-        _OUT.print(f"{packed.manifest.damaged} damaged ones are left out: {dest / REPORT} lists them", markup=False)
+        left_out = "damaged one is" if packed.manifest.damaged == 1 else "damaged ones are"
+        _OUT.print(f"{packed.manifest.damaged} {left_out} left out: {dest / REPORT} lists them", markup=False)
 
 
 def data_verify(
@@ -335,11 +337,11 @@ def data_verify(
 def main() -> None:
     """The entry point of the `fastgan` command."""
     commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run, "data": data}
-    if sys.argv[1:2] == ["data"]:
-        call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
-    else:
-        call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
     try:
+        if sys.argv[1:2] == ["data"]:
+            call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
+        else:
+            call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
         call()
     except KeyboardInterrupt:
         _fail("interrupted", 130)
@@ -376,7 +378,8 @@ def _parse(commands: dict[str, Callable[..., None]], program: str, words: list[s
             # The parser draws a box: its first paragraph says what is wrong, then come a rule and advice.
             lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
-            _fail(f"{wrong or 'the command is not understood'} ({program} --help)", 2)
+            asked = f"{program} {words[0]}" if words[:1] and words[0] in commands else program
+            _fail(f"{wrong or 'the command is not understood'} ({asked} --help)", 2)
         raise
 
 

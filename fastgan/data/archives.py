@@ -9,6 +9,7 @@ unpacked first; that goes to files of our own naming.
 """
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from fastgan.data import picture
-from fastgan.data.folder import shown, some
+from fastgan.data.folder import about_unread, shown, some
 from fastgan.data.source import DataError, first_line
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
@@ -86,12 +87,14 @@ class Listing:
 
     Attributes:
         places: of all images, in the order of their names.
-        broken: (name, reason) of archives that can't be read to their end, and of members that can't be read at all.
+        broken: (name, reason) of archives that can't be read to their end: whole classes may be missing.
+        unreadable: (name, reason) of images in archives that can't be read at all.
         notes: sentences about what was passed over.
     """
 
     places: list[Place] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -109,8 +112,11 @@ def stamp(root: Path) -> str:
     """
     digest = hashlib.sha256()
     for name, path in _files(root):
-        status = os.stat(path)
-        digest.update(os.fsencode(name) + b"\0%d %d\0" % (status.st_size, status.st_mtime_ns))
+        said = b"none"  # a link that leads nowhere
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            said = b"%d %d" % (status.st_size, status.st_mtime_ns)
+        digest.update(os.fsencode(name) + b"\0" + said + b"\0")
     return digest.hexdigest()
 
 
@@ -131,9 +137,11 @@ def listing(root: Path, spool: Path) -> Listing:
             continue
         walk.found.places += walk.file(name, path, () if path == str(root) else (*name.split("/")[:-1], _stem(name)))
     found = walk.found
+    if walk.unread:
+        found.notes.append(about_unread(walk.unread))
     if not found.places:
-        if found.broken:
-            found.notes.append(f"can't be read: {some(f'{name} ({reason})' for name, reason in found.broken)}")
+        if bad := found.broken + found.unreadable:
+            found.notes.append(f"can't be read: {some(f'{name} ({reason})' for name, reason in bad)}")
         more = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise DataError(f"{shown(root)} holds no images ({', '.join(picture.SUFFIXES)}){more}")
     found.places.sort(key=lambda place: place.name)
@@ -172,6 +180,7 @@ class _Walk:
 
     def __init__(self, spool: Path) -> None:
         self.found, self._spool, self._spooled = Listing(), spool, 0
+        self.unread: list[str] = []
 
     def file(self, name: str, path: str, folders: tuple[str, ...]) -> list[Place]:
         try:
@@ -215,6 +224,8 @@ class _Walk:
                     archive.members = []  # a million of them would fill the memory
                     parts = _parts(member.name)
                     if not parts or not (is_archive(parts[-1]) or _is_image(parts[-1])):
+                        if parts and _is_unread(parts[-1]):
+                            self.unread.append(f"{name}/{'/'.join(parts)}")
                         continue
                     inner = f"{name}/{'/'.join(parts)}"
                     if not member.isreg() or member.issparse():
@@ -242,11 +253,13 @@ class _Walk:
             for member in {member.filename: member for member in archive.infolist()}.values():
                 parts = _parts(member.filename.replace("\\", "/"))
                 if member.is_dir() or not parts or not (is_archive(parts[-1]) or _is_image(parts[-1])):
+                    if parts and not member.is_dir() and _is_unread(parts[-1]):
+                        self.unread.append(f"{name}/{'/'.join(parts)}")
                     continue
                 inner, within = f"{name}/{'/'.join(parts)}", (*folders, *parts[:-1])
                 if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     why = "it is encrypted" if member.flag_bits & 1 else f"method {member.compress_type} of ZIP is not read"
-                    self.found.broken.append((inner, why))
+                    (self.found.broken if is_archive(parts[-1]) else self.found.unreadable).append((inner, why))
                     continue
                 header = window.at(member.header_offset, 30)
                 # The local header may be longer than the one in the directory: appendix 4.3.7 of the ZIP specification.
@@ -343,11 +356,13 @@ def _files(root: Path, walk: _Walk | None = None) -> list[tuple[str, str]]:
             for entry in entries:
                 if not _parts(entry.name):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     any_here |= enter(entry.path, (*parts, entry.name))
                 elif is_archive(entry.name) or _is_image(entry.name):
                     files.append(("/".join((*parts, entry.name)), entry.path))
                     any_here = True
+                elif walk is not None and _is_unread(entry.name):
+                    walk.unread.append("/".join((*parts, entry.name)))
         if not any_here and parts:
             empty.append("/".join(parts))
         return any_here
@@ -366,6 +381,17 @@ def _parts(name: str) -> list[str]:
 
 def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in picture.SUFFIXES
+
+
+def _is_unread(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in picture.UNREAD
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _stem(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastgan.data import picture
-from fastgan.data.source import DataError, first_line
+from fastgan.data.source import DataError
 
 
 class Encoded:
@@ -17,13 +17,20 @@ class Encoded:
         sizes: integers (N, 2), height and width of each.
         plain: bool (N,), which images DALI's decoders show as they look; the others go through Pillow.
         grey: whether those become one channel, or three.
+        since: what was done to the images when their sizes were found, for sentences.
     """
 
     def __init__(
-        self, content: Callable[[int], bytes], shown: Callable[[int], str], sizes: np.ndarray, plain: np.ndarray, grey: bool
+        self,
+        content: Callable[[int], bytes],
+        shown: Callable[[int], str],
+        sizes: np.ndarray,
+        plain: np.ndarray,
+        grey: bool,
+        since: str = "scanned",
     ) -> None:
         self.shown, self._content, self._plain, self._grey = shown, content, plain, grey
-        self._sizes = sizes
+        self._sizes, self._since = sizes, since
 
     def __call__(self, index: int) -> np.ndarray:
         content, size = self._content(index), tuple(self._sizes[index].tolist())
@@ -33,9 +40,10 @@ class Encoded:
             try:
                 content = picture.to_pnm(content, self._grey)
             except Exception as error:  # it did decode when it was looked at
-                raise DataError(f"{self.shown(index)} has changed since it was scanned ({first_line(error)})") from None
+                why = picture.reason(error)
+                raise DataError(f"{self.shown(index)} has changed since it was {self._since} ({why})") from None
             if not content.startswith(b"P%d\n%d %d\n" % (5 if self._grey else 6, *size[::-1])):
-                raise DataError(f"{self.shown(index)} has changed since it was scanned: its size is another one")
+                raise DataError(f"{self.shown(index)} has changed since it was {self._since}: its size is another one")
         return np.frombuffer(content, dtype=np.uint8)
 
     def mistrust(self, index: int) -> bool:

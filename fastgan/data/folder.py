@@ -22,7 +22,6 @@ from fastgan.data.source import AnyPath, DataError, Source
 
 ON_BAD_IMAGE = ("refuse", "skip")
 
-_UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".tif", ".tiff")  # images, but not of a kind that is read
 _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev", "unlabeled"}
 _NAMED = 3  # files that a sentence names before it counts the rest
 
@@ -144,7 +143,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
     if empty and not files:
         notes.append(f"empty class folders are left out: {some(empty)}")
     if unread:
-        notes.append(f"{len(unread)} files are of kinds that are not read, and left out: {some(unread)}")
+        notes.append(about_unread(unread))
     classes = sorted({name.partition("/")[0] for name in names}) if not files else []
     if classes and all(name.lower() in _SPLIT_NAMES for name in classes):
         notes.append(f"the classes are called {some(classes)}: if these are splits, set data.path to one")
@@ -161,7 +160,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str], list[str]]:
                 continue
             if suffix in picture.SUFFIXES and not entry.is_dir():
                 files.append(name)
-            elif suffix in _UNREAD and not entry.is_dir():
+            elif suffix in picture.UNREAD and not entry.is_dir():
                 unread.append(name)
             elif entry.is_dir() and name != "__MACOSX":
                 folders.append(name)
@@ -185,11 +184,22 @@ def _about_bad(root: Path, found: Scan, on_bad_image: str) -> str:
     return f"{count} and are skipped: {some(reasons)}"
 
 
+def about_unread(names: list[str]) -> str:
+    """The note about images of kinds that are not read."""
+    are = "files are of kinds that are" if len(names) > 1 else "file is of a kind that is"
+    return f"{len(names)} {are} not read, and left out: {some(names)}"
+
+
 def some(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
     names = [shown(name) for name in names]
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest
+
+
+def counted(count: int, word: str, words: str | None = None) -> str:
+    """The count and what is counted, in its singular or plural."""
+    return f"{count} {word if count == 1 else words or word + 's'}"
 
 
 def shown(path: AnyPath) -> str:

@@ -9,6 +9,7 @@ kill costs is the shard being written: the next start goes on after those that h
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -16,6 +17,7 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -29,14 +31,14 @@ from PIL import Image
 
 from fastgan.data import archives, picture, shards
 from fastgan.data.archives import Place
-from fastgan.data.folder import shown, some
+from fastgan.data.folder import counted, shown, some
 from fastgan.data.processes import cores, processes
 from fastgan.data.progress import progress
-from fastgan.data.shards import MANIFEST, REPORT, ROW, UNFINISHED, Manifest
+from fastgan.data.shards import FORMAT, MANIFEST, REPORT, ROW, UNFINISHED, Manifest
 from fastgan.data.source import AnyPath, DataError
 
 SHARD_SIZE, QUALITY = 10_000, 95
-DAMAGED = ("skip", "refuse")
+DAMAGED = ("skip", "skip-archives", "refuse")
 
 _PLAN = "plan.json"
 _CHUNK = 16  # images that a process takes at a time
@@ -92,11 +94,13 @@ def pack(
         workers: processes; None is one a core.
         quality: of JPEGs at a resolution, 1 to 100, with colours at full resolution; None is 95.
         lossless: store PNG in the place of JPEG.
-        damaged: "skip" images that do not decode, or "refuse" to finish; either way `report.json` lists them.
+        damaged: "skip" images that do not decode, but refuse archives that can't be read to their end; "skip-archives" takes
+            what can be read of those as well; "refuse" to finish on either. `report.json` lists them.
         quiet: print no progress.
 
     Raises:
-        DataError: nothing to pack, something else in `dest`, a setting out of its range, or damaged images and "refuse".
+        DataError: nothing to pack, something else in `dest`, a setting out of its range, damaged images or archives that
+            are not to be skipped, or no room.
         OSError: a folder can't be read, or `dest` not be written.
     """
     if resolution is not None and not 1 <= resolution <= 8192:
@@ -116,29 +120,56 @@ def pack(
     settings = {"resolution": resolution, "encoding": encoding, "shard_size": shard_size}
     _check_dest(root, into)
     stamp = archives.stamp(root)
-    if (into / MANIFEST).exists():
-        manifest = shards.read_manifest(into)
-        _check_same(into, manifest.settings, manifest.source["stamp"], settings, stamp)
-        for shard in manifest.shards:
-            shards.check_size(into, shard)
-        if manifest.damaged and damaged == "refuse":
-            _refuse(into)
-        _leave_no_work(into)
-        return Packed(manifest, already=True)
+    before = shards.read_manifest(into) if (into / MANIFEST).exists() else None
+    if before is not None:
+        _check_same(into, before.settings, before.source["stamp"], settings, stamp)
+        missing = [name for name in before.files if not (into / name).exists()]
+        for shard in before.shards:
+            if shard["name"] not in missing:
+                shards.check_size(into, shard)
+        if not missing:
+            if before.damaged and damaged == "refuse":
+                _refuse(into)
+            _leave_no_work(into)
+            return Packed(before, already=True)
+        if not quiet:
+            print(f"missing in {shown(into)}, and written again: {some(missing)}", flush=True)
     work = into / UNFINISHED
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        return _pack(root, into, settings, stamp, before, workers or cores(), damaged, quiet)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise DataError(f"{shown(into)} can't be written: {error.strerror}; the same line goes on where it stopped") from None
+
+
+def _pack(
+    root: Path,
+    into: Path,
+    settings: dict[str, Any],
+    stamp: str,
+    before: Manifest | None,
+    workers: int,
+    damaged: str,
+    quiet: bool,
+) -> Packed:
+    """Whatever is not yet written; `before` is the manifest of a set of which files are missing."""
+    work = into / UNFINISHED
     with _alone(work):
         try:
             if not quiet:
                 print(f"looking through {shown(root)}", flush=True)  # an archive's million headers take minutes
-            job = _begin(root, work, settings, stamp)
+            job = _begin(root, work, settings, stamp, damaged)
         except DataError:
             if not (work / _PLAN).exists():  # nothing was begun
                 shutil.rmtree(work, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     into.rmdir()
             raise
-        _write_shards(job, into, workers or cores(), quiet)
+        if before is not None:
+            _recover(job, into, before)
+        _write_shards(job, into, workers, quiet)
         return Packed(_finish(job, into, root, damaged), already=False)
 
 
@@ -159,20 +190,30 @@ class _Job:
         return [self.order[start : start + size] for start in range(0, len(self.order), size)]
 
 
-def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str) -> _Job:
+def _begin(root: Path, work: Path, settings: dict[str, Any], stamp: str, damaged: str) -> _Job:
     """The plan; what an earlier start left of another one is refused."""
     plan = work / _PLAN
     if plan.exists():
         said = json.loads(plan.read_text(encoding="utf-8"))
+        if said.get("format") != FORMAT:
+            raise DataError(
+                f"{shown(work.parent)} was begun by another version of fastgan: delete it, or choose another folder"
+            )
         _check_same(work.parent, said["settings"], said["stamp"], settings, stamp)
     archives.clear(work / "unpacked")
     found = archives.listing(root, work / "unpacked")
+    if found.broken and damaged != "skip-archives":
+        named = some(f"{name} ({reason})" for name, reason in found.broken)
+        raise DataError(
+            f"{counted(len(found.broken), 'archive')} can't be read to the end, so that images are missing: {named}; mend or "
+            "remove what is broken, or pack what can be read with --damaged skip-archives"
+        )
     classes, labels = archives.classes(found.places)
     # A hash of the name, not random numbers: an image's place depends on the names alone.
     keys = [hashlib.blake2b(os.fsencode(place.name), digest_size=16).digest() for place in found.places]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     if not plan.exists():
-        shards.write(plan, json.dumps({"settings": settings, "stamp": stamp}).encode())
+        shards.write(plan, json.dumps({"format": FORMAT, "settings": settings, "stamp": stamp}).encode())
     return _Job(settings, stamp, found, classes, labels, order)
 
 
@@ -187,14 +228,26 @@ def _check_dest(root: Path, into: Path) -> None:
 
 def _check_same(into: Path, settings: dict[str, Any], stamp: str, asked: dict[str, Any], now: str) -> None:
     """Refuse to mix two settings, or two sets of images, in one folder."""
-    other = [f"{name} {settings.get(name)}, not {asked[name]}" for name in asked if settings.get(name) != asked[name]]
+    theirs, ours = _told(settings), _told(asked)
+    other = [f"{one}, not {two}" for one, two in zip(theirs, ours, strict=True) if one != two]
     if other:
-        raise DataError(f"{shown(into)} was packed with {', '.join(other)}: choose another folder, or delete this one")
+        # One of the two has no resolution: no encoding either.
+        said = other[0] if (settings.get("resolution") is None) != (asked["resolution"] is None) else "; ".join(other)
+        raise DataError(
+            f"{shown(into)} was packed with {said}: give the same options, choose another folder, or delete this one"
+        )
     if stamp != now:
         raise DataError(
             f"{shown(into)} was packed from other images (names, sizes or times of change differ): choose another folder, or "
             "delete this one"
         )
+
+
+def _told(settings: dict[str, Any]) -> tuple[str, str, str]:
+    """Settings as sentences have them."""
+    resolution = settings.get("resolution")
+    kept = "whole images" if resolution is None else f"--resolution {resolution}"
+    return kept, f"{settings.get('encoding')}", f"--shard-size {settings.get('shard_size')}"
 
 
 @contextlib.contextmanager
@@ -268,6 +321,73 @@ def _is_written(into: Path, number: int) -> bool:
     return True
 
 
+def _recover(job: _Job, into: Path, before: Manifest) -> None:
+    """Records, and index files, out of the shards that a finished set still has."""
+    row_of = {place.name: row for row, place in enumerate(job.found.places)}
+    reasons: dict[int, str] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((into / REPORT).read_bytes())["damaged"]
+        reasons = {row_of[one["path"]]: one["reason"] for one in said if one["path"] in row_of}
+    for number, (shard, part) in enumerate(zip(before.shards, job.shards(), strict=True)):
+        path = into / shard["name"]
+        if _record(into, number).exists() or not path.exists():
+            continue
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                continue  # it is written again
+            file.seek(0)
+            rows, extensions, labels = _rows_of(file, number)
+        stored = {row[-1] for row in rows}
+        left_out = [(row, reasons.get(row, "it does not decode")) for row in part.tolist() if row not in stored]
+        _write_record(into, number, shard["bytes"], shard["sha256"], rows, extensions, labels, left_out)
+
+
+def _rows_of(file: BinaryIO, number: int) -> tuple[list[tuple[int, ...]], list[str], list[tuple[int, int]]]:
+    """Of a whole shard: rows, extensions of the images, offsets and sizes of the labels."""
+    rows, extensions, labels, image = [], [], [], ()
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []
+            content = archive.extractfile(member).read()
+            name, _, extension = member.name.partition(".")
+            if extension == "cls":
+                labels.append((member.offset_data, member.size))
+                at, length, *shape = image
+                rows.append((number, at, length, int(content), *shape, int(name)))
+                continue
+            extensions.append(extension)
+            found = picture.header(content)
+            image = (member.offset_data, member.size, found.height, found.width, found.grey, zlib.crc32(content))
+    return rows, extensions, labels
+
+
+def _write_record(
+    into: Path,
+    number: int,
+    size: int,
+    sha256: str,
+    rows: list[tuple[int, ...]],
+    extensions: list[str],
+    labels: list[tuple[int, int]],
+    damaged: list[tuple[int, str]],
+) -> None:
+    """A whole shard's index file, and its record, which makes it count."""
+    name = f"shard-{number:06d}"
+    table = np.array(rows, dtype=ROW)
+    lines = shards.index_lines(extensions, table, *zip(*labels, strict=True)) if rows else b"v1.2 0\n"
+    shards.write(into / f"{name}.idx", lines)
+    record = {
+        "name": f"{name}.tar",
+        "images": len(rows),
+        "bytes": size,
+        "sha256": sha256,
+        "index_sha256": hashlib.sha256(lines).hexdigest(),
+        "rows": table.tolist(),
+        "damaged": damaged,
+    }
+    shards.write(_record(into, number), json.dumps(record).encode())
+
+
 class _Writer:
     """One shard on its way: the tar file under another name, its index and its record."""
 
@@ -289,7 +409,8 @@ class _Writer:
         at = self._member(f"{name}.{item.extension}", item.content)
         self._labels.append((self._member(f"{name}.cls", text), len(text)))
         self._extensions.append(item.extension)
-        self._rows.append((self.number, at, len(item.content), label, item.height, item.width, item.grey, row))
+        crc = zlib.crc32(item.content)
+        self._rows.append((self.number, at, len(item.content), label, item.height, item.width, item.grey, crc, row))
 
     def _member(self, name: str, content: bytes) -> int:
         """Append a file; where its bytes begin."""
@@ -305,23 +426,15 @@ class _Writer:
         self._file.write(bytes(1024))
         self._file.close()
         os.replace(self._partial, self._into / f"{self._name}.tar")
-        rows = np.array(self._rows, dtype=ROW)
-        lines = shards.index_lines(self._extensions, rows, *zip(*self._labels, strict=True)) if len(rows) else b"v1.2 0\n"
-        shards.write(self._into / f"{self._name}.idx", lines)
-        record = {
-            "name": f"{self._name}.tar",
-            "images": len(rows),
-            "bytes": self._file.length,
-            "sha256": self._file.hexdigest(),
-            "index_sha256": hashlib.sha256(lines).hexdigest(),
-            "rows": rows.tolist(),
-            "damaged": self._damaged,
-        }
-        shards.write(_record(self._into, self.number), json.dumps(record).encode())
+        told = self._rows, self._extensions, self._labels, self._damaged
+        _write_record(self._into, self.number, self._file.length, self._file.hexdigest(), *told)
 
     def abandon(self) -> None:
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        """Remove what was written. On a full disk closing fails too, but closes."""
+        with contextlib.suppress(OSError):
+            self._file.abandon()
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
 
 
 class _Hashed:
@@ -342,6 +455,9 @@ class _Hashed:
             os.fsync(self._file.fileno())
             self._file.close()
 
+    def abandon(self) -> None:
+        self._file.close()
+
 
 def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
     """Index, report and manifest out of the shards' records."""
@@ -349,11 +465,15 @@ def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
     rows = np.concatenate([np.array([tuple(row) for row in record["rows"]], dtype=ROW) for record in records])
     places = job.found.places
     bad = [{"path": places[row].name, "reason": reason} for record in records for row, reason in record["damaged"]]
-    bad += [{"path": name, "reason": reason} for name, reason in job.found.broken]
+    bad += [{"path": name, "reason": reason} for name, reason in job.found.broken + job.found.unreadable]
     bad.sort(key=lambda one: one["path"])
     counts = np.bincount(rows["label"], minlength=len(job.classes)).tolist()
     classes = [{"name": name, "images": count} for name, count in zip(job.classes, counts, strict=True)]
     notes = list(job.found.notes)
+    if job.found.broken:
+        notes.append(
+            f"only what could be read is packed of archives that are broken: {some(name for name, _ in job.found.broken)}"
+        )
     emptied = [one["name"] for one in classes if not one["images"]]
     if emptied:
         notes.append(f"no image of {some(emptied)} decodes: left out of the classes")
@@ -362,7 +482,9 @@ def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
     if bad and damaged == "refuse":
         _refuse(into)
     if not len(rows):
-        raise DataError(f"none of the {len(places)} images in {shown(root)} decodes: {shown(into / REPORT)} says why")
+        what = "the one image" if len(places) == 1 else f"none of the {len(places)} images"
+        says = "does not decode" if len(places) == 1 else "decodes"
+        raise DataError(f"{what} in {shown(root)} {says}: {shown(into / REPORT)} says why")
     manifest = Manifest(
         settings=job.settings,
         source={"path": os.fspath(root), "stamp": job.stamp},
@@ -388,7 +510,7 @@ def _refuse(into: Path) -> None:
     bad = json.loads((into / REPORT).read_text(encoding="utf-8"))["damaged"]
     named = some(f"{one['path']} ({one['reason']})" for one in bad)
     raise DataError(
-        f"{len(bad)} images or archives are damaged: {named}; {shown(into / REPORT)} lists them; --damaged skip leaves them out"
+        f"{counted(len(bad), 'damaged image')}: {named}; {shown(into / REPORT)} lists them; --damaged skip leaves them out"
     )
 
 
@@ -430,7 +552,7 @@ def prepare(content: bytes, resolution: int | None, encoding: str) -> Item:
     """
     if resolution is None:
         found = picture.inspect(content)
-        if found.plain:
+        if found.plain and picture.header_size(content) == (found.height, found.width):
             extension = _EXTENSIONS[Image.open(io.BytesIO(content), formats=picture.FORMATS).format]
             return Item(content, extension, found.height, found.width, found.grey)
         image, encoding = picture.to_image(content), "png"

@@ -10,7 +10,9 @@ so the stream tells DALI to leave orientation alone. What Pillow shows is handed
 """
 
 import io
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
@@ -19,6 +21,8 @@ from fastgan.data.source import first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".tif", ".tiff")
+"""What the names of images end in that are of kinds that are not read."""
 
 _GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112  # EXIF 2.3, table 4
@@ -52,6 +56,12 @@ def inspect(content: bytes) -> Picture:
         except Exception:
             plain = False
     return Picture(height, width, image.mode in _GREY, plain)
+
+
+def header(content: bytes) -> Picture:
+    """What an image file says that it is, not decoded; of one that is upright and opaque, and so plain."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return Picture(image.height, image.width, image.mode in _GREY, plain=True)
 
 
 def to_pnm(content: bytes, grey: bool) -> bytes:
@@ -89,19 +99,12 @@ def to_image(content: bytes) -> Image.Image:
 def header_size(content: bytes) -> tuple[int, int] | None:
     """Height and width as a file's header says, or None where it is not written by the book; some microseconds.
 
-    DALI 2.4's decoder ends the process with a segmentation fault where one header in a batch of a hundred can't be parsed, or
-    says another size than the crop expects. Damage behind the header it reports as an error.
+    DALI 2.4's decoder may end the process with a segmentation fault where one header in a batch of a hundred can't be parsed,
+    or says another size than the crop expects. Of a JPEG all segments up to the first scan's count, tables included. Damage
+    behind that is not looked for: it is an error of DALI's, or decodes to garbage.
     """
-    if content[:2] == b"\xff\xd8":  # JPEG: segments up to the frame's, ITU-T T.81, B.1.1.3 and B.2.2
-        at, end = 2, len(content)
-        while at + 9 <= end and content[at] == 0xFF:
-            marker = content[at + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                return int.from_bytes(content[at + 5 : at + 7], "big"), int.from_bytes(content[at + 7 : at + 9], "big")
-            if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
-                return None
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        return None
+    if content[:2] == b"\xff\xd8":
+        return _jpeg_size(content)
     if content[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and len(content) >= 33:
         return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
     try:  # of formats that are rare, Pillow reads the header
@@ -111,10 +114,76 @@ def header_size(content: bytes) -> tuple[int, int] | None:
         return None
 
 
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """`header_size` of a JPEG: its segments up to the first scan's header, ITU-T T.81, B.1.1.3 to B.2.4."""
+    at, end, size, components = 2, len(content), None, b""
+    while at + 4 <= end and content[at] == 0xFF:
+        marker, after = content[at + 1], at + 2 + (content[at + 2] << 8 | content[at + 3])
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9 or marker == 0xFF or not at + 4 <= after <= end:
+            return None
+        body = content[at + 4 : after]
+        if marker == 0xC4:
+            if not _huffman_tables(body):
+                return None
+        elif marker == 0xDB:
+            if not _quantisation_tables(body):
+                return None
+        elif marker == 0xDA:
+            selected = body[1 : 1 + 2 * body[0] : 2] if body else b""
+            by_the_book = 1 <= len(selected) <= 4 and len(body) == 4 + 2 * len(selected) and set(selected) <= set(components)
+            return size if by_the_book else None
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC):
+            if size is not None or not _frame(body):
+                return None
+            components = body[6::3]
+            size = body[1] << 8 | body[2], body[3] << 8 | body[4]
+        at = after
+    return None
+
+
+@lru_cache(1024)
+def _frame(body: bytes) -> bool:
+    """Whether a frame's header (B.2.2) makes sense."""
+    if len(body) < 9 or not 1 <= body[5] <= 4 or len(body) != 6 + 3 * body[5] or len(set(body[6::3])) != body[5]:
+        return False
+    factors = all(1 <= one >> 4 <= 4 and 1 <= one & 15 <= 4 for one in body[7::3])
+    sides = body[1] << 8 | body[2], body[3] << 8 | body[4]
+    return factors and body[0] in (8, 12) and all(sides) and all(one <= 3 for one in body[8::3])
+
+
+@lru_cache(1024)  # most encoders write the same few
+def _huffman_tables(body: bytes) -> bool:
+    """Whether a DHT segment holds whole tables (B.2.4.2), none with more codes of a length than there are (annex C)."""
+    at = 0
+    while at + 17 <= len(body):
+        counts, left = body[at + 1 : at + 17], 1
+        for count in counts:
+            left = 2 * left - count
+            if left < 0:
+                return False
+        if body[at] >> 4 > 1 or body[at] & 15 > 3 or sum(counts) > 256:
+            return False
+        at += 17 + sum(counts)
+    return 0 < at == len(body)
+
+
+@lru_cache(1024)
+def _quantisation_tables(body: bytes) -> bool:
+    """Whether a DQT segment holds whole tables (B.2.4.1)."""
+    at = 0
+    while at < len(body):
+        if body[at] >> 4 > 1 or body[at] & 15 > 3:
+            return False
+        at += 129 if body[at] >> 4 else 65
+    return 0 < at == len(body)
+
+
 def reason(error: Exception) -> str:
     """Why a file does not decode, on one line."""
     said = first_line(error)
-    return "no JPEG, PNG, WebP or BMP file" if said.startswith("cannot identify image file") else said
+    if said.startswith("cannot identify image file"):
+        return "no JPEG, PNG, WebP or BMP file"
+    return re.sub(r"b(['\"])(.*?)\1", r"\2", re.sub(r" ?<[^<>]* at 0x[^<>]*>", "", said))  # what Python calls things is no help
 
 
 def _open(content: bytes) -> Image.Image:

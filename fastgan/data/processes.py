@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
 
 from PIL import Image
 
@@ -20,7 +21,18 @@ def processes(count: int) -> ProcessPoolExecutor:
 
     They are started afresh, as a copy of a process with threads may find a lock held for ever.
     """
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start)
+    return _Pool(count, multiprocessing.get_context("spawn"), _start)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Processes begin while work is submitted; they inherit what is blocked, and import for a second before `_start` runs."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start() -> None:

@@ -33,6 +33,8 @@ def verify(dest: AnyPath, *, decode: bool = False, workers: int | None = None, q
     Raises:
         DataError: names what is wrong, a shard that has changed above all.
     """
+    if workers is not None and workers < 1:
+        raise DataError(f"workers must be at least 1, but is {workers}")
     root, workers = Path(dest).expanduser(), workers or cores()
     manifest = shards.read_manifest(root)
     wrong = []
@@ -40,10 +42,8 @@ def verify(dest: AnyPath, *, decode: bool = False, workers: int | None = None, q
     others = sorted(path.name for path in root.glob("shard-*.tar") if path.name not in known)
     if others:
         wrong.append(f"{some(others)}: not in {MANIFEST}")
-    if _sha256(root / INDEX) != manifest.index_sha256:
-        wrong.append(f"{INDEX} has changed")
-    else:
-        wrong += _wrong_counts(manifest, shards.read_index(root, manifest)[0])
+    wrong_index = _wrong_file(root / INDEX, manifest.index_sha256)
+    wrong += wrong_index or _wrong_counts(manifest, shards.read_index(root, manifest)[0])
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fastgan-verify")
     with progress("verifying", manifest.images, quiet=quiet) as advance:
         try:
@@ -66,11 +66,7 @@ def _wrong_shard(root: Path, shard: dict[str, Any]) -> list[str]:
     except DataError as error:
         return [str(error)]
     index = Path(shard["name"]).with_suffix(".idx").name
-    return [
-        f"{shown(root / name)} has changed since it was packed (SHA-256)"
-        for name, expected in ((shard["name"], shard["sha256"]), (index, shard["index_sha256"]))
-        if _sha256(root / name) != expected
-    ]
+    return _wrong_file(root / shard["name"], shard["sha256"]) + _wrong_file(root / index, shard["index_sha256"])
 
 
 def _wrong_counts(manifest: Manifest, rows: np.ndarray) -> list[str]:
@@ -116,10 +112,12 @@ def _undecodable(paths: list[str], rows: np.ndarray) -> list[str]:
     return wrong
 
 
-def _sha256(path: Path) -> str | None:
-    """Of a file's bytes; None where there is none to read."""
+def _wrong_file(path: Path, sha256: str) -> list[str]:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+            same = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return [f"{shown(path)} is missing"]
+    except OSError as error:
+        return [f"{shown(path)} can't be read: {error.strerror}"]
+    return [] if same else [f"{shown(path)} has changed since it was packed (SHA-256)"]

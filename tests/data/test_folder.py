@@ -116,7 +116,7 @@ def test_what_is_no_data_set_is_refused_in_one_sentence(root, files, sentence):
     ("files", "notes"),
     [
         ({"cat/1.png": flat(1), "dog/.x.png": b""}, ["empty class folders are left out: dog"]),
-        ({"cat/1.png": flat(1), "cat/2.tiff": b""}, ["1 files are of kinds that are not read, and left out: cat/2.tiff"]),
+        ({"cat/1.png": flat(1), "cat/2.tiff": b""}, ["1 file is of a kind that is not read, and left out: cat/2.tiff"]),
         ({"train/1.png": flat(1), "val/1.png": flat(1)}, [SPLITS]),
         ({"cat/1.png": flat(1), "__MACOSX/._1.png": b"", "__MACOSX/2.png": b""}, []),
     ],
@@ -407,6 +407,18 @@ def test_files_that_pillow_alone_reads_are_no_crash_in_a_large_batch(root):
     with closing(Stream(source, resolution=8, channels=3, batch_size=110, seed=0)) as stream:
         levels = ((next(stream)["images"][:, 0, 4, 4] + 1) * 127.5).round().long()
     assert levels.tolist() == pytest.approx(stream_order(source, 110), abs=2)
+
+
+def test_a_file_whose_tables_are_spoiled_after_the_scan_is_no_crash_in_a_large_batch(root):
+    write(root, {f"{number:03d}.jpg": flat(number, 64, 64, "JPEG") for number in range(128)})
+    source = open_source("folder", root)
+    content = (root / "064.jpg").read_bytes()
+    (root / "064.jpg").write_bytes(content[:170] + bytes(400) + content[570:])
+    with (
+        closing(Stream(source, resolution=8, channels=3, batch_size=128, seed=0)) as stream,
+        pytest.raises(DataError, match=r"064.jpg has changed since it was scanned \("),
+    ):
+        next(stream)
 
 
 def test_a_file_that_changed_after_the_scan_is_named(root):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import damaged, encoded, every_kind, photos, smooth, write
+from pictures import damaged, encoded, every_kind, photos, smooth, with_junk, write
 from PIL import Image
 
 from fastgan.data import DataError, open_source, picture
@@ -91,6 +91,14 @@ def test_whole_images_are_kept_byte_for_byte_where_decoders_show_them_as_they_lo
             assert np.abs(image - pixels).max() <= tolerance, name
 
 
+def test_a_whole_image_with_a_damaged_header_is_stored_as_its_pixels(root, dest):
+    jpeg = with_junk(encoded(smooth(20, 30, 3), "JPEG"))
+    write(root, {"1.jpg": jpeg})
+    packed(root, dest)
+    stored = Image.open(io.BytesIO(members(dest)["000000000.png"]))
+    assert np.array_equal(np.asarray(stored), np.asarray(picture.to_image(jpeg)))
+
+
 def test_images_are_resized_as_pillow_does_by_lanczos(root, dest):
     image = smooth(57, 43, 3)
     write(root, {"1.png": encoded(image, "PNG")})
@@ -129,13 +137,24 @@ def test_names_that_occur_twice_of_any_script_in_archives_and_folders(root, dest
                  "dog.zip": buffer.getvalue(), "eel.tar": b"no tar", "猫/2.gif": b"x"})  # fmt: skip
     (root / os.fsdecode(b"\xff")).mkdir()
     write(root, {os.fsdecode(b"\xff/1.jpg"): image})
-    manifest = packed(root, dest, resolution=16)
+    with pytest.raises(DataError, match=r"1 archive can't be read to the end.*: eel.tar \("):
+        packed(root, dest, resolution=16)
+    assert not dest.exists()
+    manifest = packed(root, dest, resolution=16, damaged="skip-archives")
     names = ["dog", "ärger", "猫", os.fsdecode(b"\xff")]
     assert [(one["name"], one["images"]) for one in manifest.classes] == list(zip(names, [1, 2, 1, 1], strict=True))
     report = json.loads((dest / "report.json").read_text())
     assert [one["path"] for one in report["damaged"]] == ["dog.zip/2.JPG", "eel.tar"]
     assert all(one["reason"] for one in report["damaged"])
-    assert manifest.notes == report["notes"] == ["eel.tar holds no images"]
+    assert (
+        manifest.notes
+        == report["notes"]
+        == [
+            "eel.tar holds no images",
+            "1 file is of a kind that is not read, and left out: 猫/2.gif",
+            "only what could be read is packed of archives that are broken: eel.tar",
+        ]
+    )
     labels = [int(content) for name, content in members(dest).items() if name.endswith(".cls")]
     assert sorted(labels) == [0, 1, 1, 2, 3]
     source = open_source("shards", dest)
@@ -151,9 +170,7 @@ def test_what_does_not_decode_is_left_out_or_refused(root, dest):
         for kind, content in damaged(ending).items()
     }
     write(root, bad)
-    with pytest.raises(
-        DataError, match=r"8 images or archives are damaged: cat/cut.jpg \(.*and 5 more; .*--damaged skip"
-    ) as error:
+    with pytest.raises(DataError, match=r"8 damaged images: cat/cut.jpg \(.*and 5 more; .*--damaged skip") as error:
         pack(root, dest, resolution=16, workers=1, damaged="refuse", quiet=True)
     assert "\n" not in str(error.value)
     assert [one["path"] for one in json.loads((dest / "report.json").read_text())["damaged"]] == sorted(bad)
@@ -162,8 +179,18 @@ def test_what_does_not_decode_is_left_out_or_refused(root, dest):
     before = (dest / "shard-000000.tar").stat()
     assert packed(root, dest, resolution=16).images == 12  # and nothing is decoded again
     assert (dest / "shard-000000.tar").stat() == before
-    with pytest.raises(DataError, match="8 images or archives are damaged"):
+    with pytest.raises(DataError, match="8 damaged images"):
         pack(root, dest, resolution=16, workers=1, damaged="refuse", quiet=True)
+
+
+def test_a_link_that_leads_nowhere_is_damaged(root, dest):
+    write(root, photos(4))
+    (root / "cat" / "lost.jpg").symlink_to(root / "nowhere")
+    (root / "cat" / "ring.jpg").symlink_to(root / "cat" / "ring.jpg")
+    assert packed(root, dest, resolution=16).images == 4
+    report = json.loads((dest / "report.json").read_text())
+    assert [one["path"] for one in report["damaged"]] == ["cat/lost.jpg", "cat/ring.jpg"]
+    assert report["damaged"][0]["reason"] == "it can't be read: No such file or directory"
 
 
 def test_a_class_of_which_no_image_decodes_is_none(root, dest):
@@ -178,7 +205,7 @@ def test_a_class_of_which_no_image_decodes_is_none(root, dest):
 
 def test_a_set_of_which_nothing_decodes_is_refused(root, dest):
     write(root, {"1.jpg": b"x"})
-    with pytest.raises(DataError, match=r"none of the 1 images in .* decodes: .*report.json says why"):
+    with pytest.raises(DataError, match=r"the one image in .* does not decode: .*report.json says why"):
         packed(root, dest)
 
 
@@ -226,20 +253,20 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(root, dest):
     assert second.manifest == first.manifest
     assert {path: path.stat() for path in dest.iterdir()} == before
     for options, sentence in (
-        ({"resolution": 24}, "was packed with resolution 16, not 24"),
-        ({}, "with resolution 16, not None, encoding jpeg 95, not as found"),
+        ({"resolution": 24}, "was packed with --resolution 16, not --resolution 24: give the same"),
+        ({}, "with --resolution 16, not whole images: give the same"),
         ({"resolution": 16, "quality": 90}, "jpeg 95, not jpeg 90"),
         ({"resolution": 16, "lossless": True}, "jpeg 95, not png"),
-        ({"resolution": 16, "shard_size": 6}, "with shard_size 10000, not 6"),
+        ({"resolution": 16, "shard_size": 6}, "with --shard-size 10000, not --shard-size 6"),
     ):
         with pytest.raises(DataError, match=sentence):
             packed(root, dest, **options)
     write(root, {"cat/new.jpg": encoded(smooth(9, 9, 3), "JPEG")})
     with pytest.raises(DataError, match="was packed from other images"):
         packed(root, dest, resolution=16)
-    (dest / "shard-000000.tar").unlink()
     (root / "cat/new.jpg").unlink()
-    with pytest.raises(DataError, match=r"shard-000000.tar can't be read"):
+    os.truncate(dest / "shard-000000.tar", 600)
+    with pytest.raises(DataError, match=r"shard-000000.tar is damaged: it has 600 bytes"):
         packed(root, dest, resolution=16)
 
 
@@ -252,7 +279,7 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(root, dest):
         ({"resolution": 8, "quality": 101}, "quality must be from 1 to 100"),
         ({"resolution": 8, "quality": 90, "lossless": True}, "quality is JPEG's"),
         ({"shard_size": 0}, "at least 1"),
-        ({"damaged": "mend"}, "skip, refuse"),
+        ({"damaged": "mend"}, "skip, skip-archives, refuse"),
     ],
 )
 def test_settings_out_of_range(root, dest, options, sentence):
@@ -272,6 +299,48 @@ def test_a_folder_that_holds_something_else_is_left_alone(root, dest):
     assert contents(dest) == {"thesis.tex": b"x"}
 
 
+@pytest.mark.parametrize(
+    ("missing", "whole"),
+    [
+        (["shard-000001.tar", "shard-000002.idx"], False),
+        (["report.json"], False),
+        (["index.npz"], True),
+        (["index.npz", "shard-000000.tar"], False),
+    ],
+)
+def test_files_that_are_missing_are_written_again(root, dest, missing, whole):
+    """Nothing else is, and all are as they were."""
+    write(root, photos(14) | {"cat/bad.jpg": b"x", "dog/grey.png": encoded(smooth(20, 30, 1), "PNG")})
+    options = {"shard_size": 6} | ({} if whole else {"resolution": 16})
+    first = packed(root, dest, **options)
+    before, kept = contents(dest), (dest / "shard-000002.tar").stat()
+    for name in missing:
+        (dest / name).unlink()
+    again = pack(root, dest, workers=1, quiet=True, **options)
+    assert (again.already, again.manifest) == (False, first)
+    after = contents(dest)
+    if "report.json" in missing:  # why an image was left out is not kept anywhere else
+        before.pop("report.json"), after.pop("report.json")
+    assert after == before
+    assert (dest / "shard-000002.tar").stat() == kept
+    assert pack(root, dest, workers=1, quiet=True, **options).already
+
+
+def test_a_disk_that_is_full_while_a_shard_is_closed_leaves_nothing_of_it(root, dest):
+    """Closing fails once more."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    dest.mkdir()
+    writer = packing._Writer(dest, 0)
+    writer._file._file.close()
+    writer._file._file = open("/dev/full", "wb")  # noqa: SIM115
+    writer._file.write(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    writer.abandon()
+    assert list(dest.iterdir()) == []
+
+
 def test_an_error_while_packing_leaves_what_was_finished(root, dest, monkeypatch):
     """The disk is full at the third shard."""
     write(root, photos(30))
@@ -283,7 +352,7 @@ def test_an_error_while_packing_leaves_what_was_finished(root, dest, monkeypatch
         finish(self)
 
     monkeypatch.setattr(packing._Writer, "finish", fails)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"packed can't be written: No space left on device; the same line goes on"):
         packed(root, dest, resolution=16, shard_size=6)
     assert sorted(path.name for path in dest.glob("shard-*")) == [
         "shard-000000.idx", "shard-000000.tar", "shard-000001.idx", "shard-000001.tar"
@@ -304,7 +373,7 @@ def test_an_unfinished_set_goes_on_with_the_same_settings_alone(root, dest, monk
     with pytest.raises(KeyboardInterrupt):
         packed(root, dest, resolution=16)
     monkeypatch.undo()
-    with pytest.raises(DataError, match="packed with resolution 16, not 8"):
+    with pytest.raises(DataError, match="packed with --resolution 16, not --resolution 8"):
         packed(root, dest, resolution=8)
     with pytest.raises(DataError, match="not packed to the end"):
         verify(dest)
@@ -346,7 +415,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(root, dest,
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert f"packing {301 - 40 * len(done)} images" in result.stdout
-    assert "1 damaged ones are left out" in result.stdout
+    assert "1 damaged one is left out" in result.stdout
     assert {path: path.stat() for path in done} == done
     packed(root, tmp_path / "whole", resolution=32, shard_size=40)
     assert contents(dest) == contents(tmp_path / "whole")

@@ -93,11 +93,39 @@ def test_a_header_that_was_cut_or_spoiled_gives_no_size_or_the_right_one():
     """DALI's parser goes from segment to segment as we do; where one does not begin with its mark, both give up."""
     jpeg = encoded(smooth(40, 50, 3), "JPEG")
     assert picture.header_size(with_junk(jpeg)) is None
-    frame = jpeg.index(b"\xff\xc0")
-    for end in range(frame + 9):
+    scan = jpeg.index(b"\xff\xda")
+    for end in range(scan + 14):
         assert picture.header_size(jpeg[:end]) is None
-    assert picture.header_size(jpeg[: frame + 9]) == (40, 50)
+    assert picture.header_size(jpeg[: scan + 14]) == (40, 50)
     looping = jpeg[:4] + bytes(2) + jpeg[6:]  # a segment of no length
     assert picture.header_size(looping) is None
     png = encoded(smooth(40, 50, 3), "PNG")
     assert [picture.header_size(png[:end]) for end in (32, 33)] == [None, (40, 50)]
+
+
+@pytest.mark.parametrize("mark", ["dht", "dqt", "sof", "sos"])
+def test_a_jpeg_s_tables_are_looked_at_too(mark):
+    """One in a batch that DALI can't parse may end the process."""
+    jpeg = encoded(smooth(40, 50, 3), "JPEG")
+    at, spoiled = {
+        "dht": (jpeg.index(b"\xff\xc4") + 5, [b"\3", b"\xff"]),  # three codes of one bit
+        "dqt": (jpeg.index(b"\xff\xdb") + 4, [b"\4", b"\x10", b"\x20"]),
+        "sof": (jpeg.index(b"\xff\xc0") + 4, [b"\7", b"\0"]),
+        "sos": (jpeg.index(b"\xff\xda") + 4, [b"\0", b"\2", b"\5"]),
+    }[mark]
+    for byte in spoiled:
+        assert picture.header_size(jpeg[:at] + byte + jpeg[at + 1 :]) is None
+    start = at - 4
+    assert picture.header_size(jpeg[:start] + bytes(200) + jpeg[start + 200 :]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("cannot identify image file <_io.BytesIO object at 0x7f>", "no JPEG, PNG, WebP or BMP file"),
+        ("broken PNG file (chunk b'IDAT')", "broken PNG file (chunk IDAT)"),
+        ("no data in <PIL.File object at 0x7f>\nmore", "no data in"),
+    ],
+)
+def test_a_reason_is_one_line_without_python_s_names(said, reason):
+    assert picture.reason(ValueError(said)) == reason

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from fastgan.data.processes import cores, processes
 
 OWNER = """
@@ -15,6 +17,21 @@ from fastgan.data.processes import processes
 if __name__ == "__main__":
     print(processes(1).submit(os.getpid).result(), flush=True)
     time.sleep(60)
+"""
+
+STARTING = """
+import os, sys, time
+from fastgan.data.processes import processes
+if __name__ == "__main__":
+    pool = processes(2)
+    try:
+        for _ in range(2):
+            pool.submit(os.getpid)
+        print("begun", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    pool.shutdown(cancel_futures=True)
 """
 
 
@@ -28,6 +45,20 @@ def test_they_outlive_ctrl_c():
         assert pid != os.getpid()
         os.kill(pid, signal.SIGINT)
         assert pool.submit(os.getpid).result() == pid
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
+def test_ctrl_c_while_they_start_leaves_no_word(tmp_path, after):
+    """A terminal sends it to all processes of the group."""
+    script = tmp_path / "owner.py"
+    script.write_text(STARTING)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True, "text": True}
+    owner = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": os.getcwd()}, **options)
+    assert owner.stdout.readline() == "begun\n"
+    time.sleep(after)
+    os.killpg(owner.pid, signal.SIGINT)
+    _, said = owner.communicate(timeout=60)
+    assert said == "interrupted\n"
 
 
 def test_they_end_with_their_owner(tmp_path):

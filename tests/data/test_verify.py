@@ -38,15 +38,22 @@ def flip(path, at):
         (lambda d: flip(d / "shard-000001.tar", -1), "shard-000001.tar has changed"),
         (lambda d: flip(d / "shard-000002.idx", 30), "shard-000002.idx has changed"),
         (lambda d: flip(d / "index.npz", 1000), "index.npz has changed"),
-        (lambda d: (d / "shard-000000.tar").unlink(), "shard-000000.tar can't be read: No such file"),
-        (lambda d: (d / "shard-000000.idx").unlink(), "shard-000000.idx has changed"),
-        (lambda d: (d / "index.npz").unlink(), "index.npz has changed"),
+        (lambda d: (d / "shard-000000.tar").unlink(), "shard-000000.tar is missing"),
+        (lambda d: (d / "shard-000000.idx").unlink(), "shard-000000.idx is missing"),
+        (lambda d: (d / "index.npz").unlink(), "index.npz is missing"),
         (lambda d: os.truncate(d / "shard-000002.tar", 1000), "shard-000002.tar is damaged: it has 1000 bytes in the place of"),
         (lambda d: shutil.copy(d / "shard-000000.tar", d / "shard-000009.tar"), "shard-000009.tar: not in manifest.json"),
-        (lambda d: (d / "manifest.json").write_text("{"), "manifest.json can't be read"),
+        (lambda d: (d / "manifest.json").write_text("{"), "manifest.json is damaged: it is no JSON"),
         (lambda d: (d / "manifest.json").write_text("[]"), "is no manifest of the format"),
-        (lambda d: (d / "manifest.json").write_text('{"format": "fastgan shards 1"}'), "is damaged: it lacks 'settings'"),
+        (lambda d: (d / "manifest.json").write_text('{"format": "fastgan shards 2"}'), "is damaged: it lacks 'settings'"),
         (lambda d: (d / "manifest.json").unlink(), "holds no packed set"),
+        (lambda d: change(d, lambda said: said["shards"][1].pop("bytes")), r"damaged: shards\[1\] lacks 'bytes'"),
+        (lambda d: change(d, lambda said: said["shards"][1].update(bytes="7")), r"shards\[1\].bytes is not what it should be"),
+        (lambda d: change(d, lambda said: said["shards"][1].update(name="../x.tar")), r"shards\[1\].name is not what"),
+        (lambda d: change(d, lambda said: said.update(shards=5)), "damaged: shards is no list"),
+        (lambda d: change(d, lambda said: said.update(settings=None)), "damaged: settings is no group of names"),
+        (lambda d: change(d, lambda said: said.update(format="fastgan shards 1")), "another version of fastgan"),
+        (lambda d: change(d, lambda said: said["shards"].pop()), "it has a shard that the other lacks"),
         (lambda d: change(d, lambda said: said["shards"][1].update(images=7)), "shard-000001.tar has 8 images in index.npz"),
         (lambda d: change(d, lambda said: said["classes"][0].update(images=3)), "count the images of the classes differently"),
         (lambda d: change(d, lambda said: said.update(images=21)), "does not belong to manifest.json: they say 20 and 21"),
@@ -86,3 +93,9 @@ def test_decoding_finds_what_checksums_can_t(tmp_path, monkeypatch):
     verify(dest, workers=1, quiet=True)
     with pytest.raises(DataError, match=r"shard-000000.tar: 000000003 does not decode \(.*000000004 is 16x16, not 15x16"):
         verify(dest, decode=True, workers=1, quiet=True)
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_workers_are_at_least_one(whole, workers):
+    with pytest.raises(DataError, match="workers must be at least 1, but is"):
+        verify(whole, workers=workers, quiet=True)

@@ -175,7 +175,7 @@ def test_a_packed_set_trains_and_resumes(fastgan, tmp_path):
     code, shown, said = fastgan("data", "pack", tmp_path / "set", dest, "--resolution", 32, "--shard-size", 8, "--workers", 1)
     assert code == 0, said
     assert "45 images of 9 classes, 32x32 jpeg 95, in 6 shards" in shown
-    assert f"1 damaged ones are left out: {dest / 'report.json'} lists them" in shown
+    assert f"1 damaged one is left out: {dest / 'report.json'} lists them" in shown
     code, shown, _ = fastgan("data", "verify", dest, "--decode", "--workers", 1)
     assert (code, "as packed, and all decode" in shown) == (0, True)
     settings = ["data.source=shards", f"data.path={dest}", "data.resolution=32", "data.crop=random", "data.order=shards"]

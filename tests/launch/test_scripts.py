@@ -313,18 +313,21 @@ def prepare(*words, timeout=120):
 def test_imagenet_becomes_shards_that_train(imagenet, tmp_path):
     path, _ = imagenet
     dest = tmp_path / "image net"
-    done = prepare(path, dest, "--resolution", 16)
+    done = prepare("--partial", path, dest, "--resolution", 16)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "12 images of 3 classes, 16x16 jpeg 95, in 1 shards" in done.stdout
+    assert "12 images of 3 classes, 16x16 jpeg 95, in 1 shard" in done.stdout
     assert "as packed" in done.stdout
     source = open_source("shards", str(dest))
     assert list(source.classes) == ["n01440764", "n01443537", "n02105855"]
     assert np.bincount(source.labels).tolist() == [4, 3, 5]
     assert {path.name for path in tmp_path.iterdir()} == {path.name, "image net"}  # nothing was unpacked
-    again = prepare(path, dest, "--resolution", 16)
+    again = prepare("--partial", path, dest, "--resolution", 16)
     assert (again.returncode, "packed before, nothing to do" in again.stdout) == (0, True)
-    other = prepare(path, dest, "--resolution", 8)
+    other = prepare("--partial", path, dest, "--resolution", 8)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    short = prepare(path, dest, "--resolution", 16)
+    assert (short.returncode, short.stderr.count("\n")) == (2, 1)
+    assert "holds 12 images of 3 classes, and ImageNet's training set 1281167 of 1000" in short.stderr
 
 
 def test_a_dry_run_of_the_preparation_prints_two_commands(imagenet, tmp_path):
@@ -348,11 +351,16 @@ def test_a_dry_run_of_the_preparation_prints_two_commands(imagenet, tmp_path):
     assert not (tmp_path / "a b").exists()
 
 
-def test_a_damaged_class_is_in_the_report_and_the_others_are_there(imagenet, tmp_path):
+def test_a_damaged_class_is_refused_or_in_the_report(imagenet, tmp_path):
     path, members = imagenet
     path.write_bytes(tar({name: tar(images)[: 900 if "n01443537" in name else None] for name, images in members.items()}))
-    done = prepare(path, tmp_path / "packed")
+    done = prepare("--partial", path, tmp_path / "packed")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "1 archive can't be read to the end, so that images are missing: " in done.stderr
+    assert not (tmp_path / "packed").exists()
+    done = prepare("--partial", path, tmp_path / "packed", "--damaged", "skip-archives")
     assert done.returncode == 0
+    assert "only what could be read is packed of archives that are broken" in done.stdout
     report = json.loads((tmp_path / "packed" / "report.json").read_text())
     assert [one["path"].split("/")[1] for one in report["damaged"]] == ["n01443537.tar"] * 2
     assert report["packed"] == 9
