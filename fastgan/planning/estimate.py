@@ -39,6 +39,8 @@ FRAGMENTED = 0.05
 """Share on top of what tensors hold that the allocator can't use: an assumption."""
 BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed gathers gradients from stage 1 on (its default, `reduce_bucket_size`)."""
+MOST = 2**21 - 1
+"""Samples of a micro-batch: no more are tried."""
 UNVERIFIED = "not verified on a GPU"
 
 
@@ -121,7 +123,8 @@ class Machine:
     efficiency: float = EFFICIENCY
     network: float | None = None
     """Bytes/s of a whole machine to others, in one direction; None: the data sheet's."""
-    decode_rate: float = DECODE_RATE
+    decode_rate: float | None = DECODE_RATE
+    """Images/s that reach a GPU; None: as many as are asked for."""
     price: float | None = None
     """Of a GPU for an hour."""
 
@@ -254,9 +257,8 @@ def memory(work: Work, zero: int, ranks: int, micro_batch: int, accumulate: int)
 
 
 def largest_micro_batch(work: Work, gpu: Gpu, zero: int, ranks: int, accumulate: int = 2) -> int:
-    """The most samples that fit in a micro-batch; 0 where none does."""
-    fits = 0
-    step = 2**20
+    """The most samples that fit in a micro-batch; 0 where none does, `MOST` where as many do."""
+    fits, step = 0, (MOST + 1) // 2
     while step:
         if memory(work, zero, ranks, fits + step, accumulate) <= gpu.memory:
             fits += step
@@ -292,7 +294,7 @@ def point(work: Work, machine: Machine, zero: int, ranks: int, batch_size: int, 
     seconds += machine.all_reduce(statistics, norm_ranks, work.reductions(accumulate))
     seconds += machine.all_reduce(0.0, ranks, 2)  # the log's statistics, and whether somebody wants to stop
     images = batch_size * work.batches
-    data = images / (machine.decode_rate * ranks)
+    data = 0.0 if machine.decode_rate is None else images / (machine.decode_rate * ranks)
     whole = max(max(device, host) + seconds, data)
     days = whole * training.steps / 86400
     need = memory(work, zero, ranks, micro, accumulate)
@@ -369,6 +371,11 @@ def _shared(work: Work, ranks: int) -> bool:
     except UserError:
         return False
     return ranks == 1 or not work.config.coupled
+
+
+def default_decode_rate(config: Config) -> float | None:
+    """`DECODE_RATE` for images that lie in files; None for points, which are drawn, and sets that are held in memory."""
+    return DECODE_RATE if config.data.source in ("folder", "shards") else None
 
 
 def machines(machine: Machine, asked: str, names: Sequence[str] = ("a100", "h100", "h200", "b200")) -> list[Machine]:
