@@ -34,10 +34,10 @@ def sections(found: Plan, published: Plan) -> dict[str, str]:
     }
 
 
-def page() -> str:
+def page(found: tuple[Plan, Plan] | None = None) -> str:
     """The page with everything that a plan says in its place."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, content in sections(*plans()).items():
+    for name, content in sections(*(found or plans())).items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         text = text[: text.index(begin) + len(begin)] + content + text[text.index(end) :]
     return text
@@ -126,5 +126,6 @@ def _published(found: Plan) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    draw(plans()[0], PICTURE)
+    both = plans()
+    PAGE.write_text(page(both), encoding="utf-8")
+    draw(both[0], PICTURE)
