@@ -194,7 +194,9 @@ class _Held:
 def _engines(work: Work, zero: int, ranks: int) -> dict[str, _Held]:
     """Player -> what its engine holds; see `held`."""
     settings, offloaded = work.deepspeed.get("zero_optimization", {}), work.config.engine.offload == "cpu"
-    elsewhere = settings.get("offload_param", {}).get("device", "none") != "none"
+    if not isinstance(settings, dict):
+        raise UserError(f"engine.deepspeed_json: zero_optimization must be a section, not {settings!r}")
+    elsewhere = isinstance(there := settings.get("offload_param"), dict) and there.get("device", "none") != "none"
     bucket = number_in(settings, "reduce_bucket_size", BUCKET)
     joined = settings.get("contiguous_gradients", True)
     found = {}
