@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.step import OneBatch
 from fastgan import games
 from fastgan.checked import UserError
+from fastgan.cli import held, in_one_line
 from fastgan.config import Config, override
 from fastgan.engine import cpu_threads, keep_freed_memory, resolve_device, resolve_precision
 from fastgan.planning.gpus import GPUS
@@ -32,12 +33,33 @@ from fastgan.planning.rehearsal import batch_shape
 from fastgan.planning.work import Work
 from fastgan.presets import DEFAULT, preset
 from fastgan.training.files import make_room_for, write_json
-from fastgan.training.loop import build_session, engine_maker, open_source
+from fastgan.training.loop import build_session, check_shares, engine_maker, open_source, review
 from fastgan.training.session import Session
 
+PROGRAM = "python -m bench.throughput"
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _PRODUCT = 2048  # side of the matrices of the product that the rate is taken from
 _TRACED = 2  # rounds
+_NUMBER = int | float
+_SHOWN = {
+    "preset": str,
+    "data": str,
+    "device": str,
+    "precision": str,
+    "batch_size": int,
+    "accumulate": int,
+    "rounds": int,
+    "images_per_second": _NUMBER,
+    "images_per_second_median": _NUMBER,
+    "images_per_second_quartiles": list,
+    "seconds_a_round": _NUMBER,
+    "data_wait": _NUMBER,
+    "peak_bytes": _NUMBER,
+    "flop_a_round": _NUMBER,
+    "flop_per_second": _NUMBER,
+    "share_of_roof": _NUMBER | None,
+}
+"""Field of a result that is shown -> its type."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -88,10 +110,11 @@ def measure(config: Config, data: str, rounds: int, warm_up: int = 2, trace: Pat
         raise UserError(f"--rounds must be at least 1 and --warm-up at least 0, not {rounds} and {warm_up}")
     device = resolve_device(config.training.device)
     precision = resolve_precision(config.training.precision, device)
+    check_shares(config, 1)
     if device.type == "cpu":
         keep_freed_memory()
     with cpu_threads(config.training.threads):
-        session = build_session(config, open_source(config)) if data == "real" else _synthetic(config, device)
+        session = _real(config) if data == "real" else _synthetic(config, device)
         try:
             return _measured(session, config, data, device, precision, rounds, warm_up, trace)
         finally:
@@ -175,6 +198,14 @@ class _Synthetic(OneBatch):
     def close(self) -> None: ...
 
 
+def _real(config: Config) -> Session:
+    """A session as `fastgan train` builds it, after the same checks."""
+    source = open_source(config)
+    for note in review(config, source):
+        print(f"bench.throughput: {note}", file=sys.stderr)
+    return build_session(config, source)
+
+
 def _synthetic(config: Config, device: torch.device) -> Session:
     """A session as `fastgan train` builds it, but for its stream."""
     training, classes = config.training, max(config.network.classes, 1)
@@ -244,14 +275,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
     except ValueError:
         raise UserError(f"{path} is not JSON") from None
-    if not isinstance(result, dict) or "images_per_second_median" not in result:
+    if not isinstance(result, dict):
         raise UserError(f"{path} is no result of bench.throughput")
+    for name, kind in _SHOWN.items():
+        if not isinstance(result.get(name), kind):
+            raise UserError(f"{path} is no result of bench.throughput: {name} is not there or of another kind")
     return result
 
 
 if __name__ == "__main__":
     try:
-        tyro.cli(main, prog="python -m bench.throughput")
+        in_one_line(PROGRAM, lambda: tyro.cli(held(main), prog=PROGRAM))()
     except UserError as error:
         print(f"bench.throughput: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,6 +8,7 @@ from fastgan.config import override
 from fastgan.planning import Plan, draw, estimate, plan
 from fastgan.planning.estimate import Point
 from fastgan.planning.plan import assumptions
+from fastgan.planning.report import at_most
 from fastgan.presets import preset
 
 PAGE = Path(__file__).with_name("scaling.md")
@@ -33,10 +34,10 @@ def sections(found: Plan, published: Plan) -> dict[str, str]:
     }
 
 
-def page() -> str:
+def page(found: tuple[Plan, Plan] | None = None) -> str:
     """The page with everything that a plan says in its place."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, content in sections(*plans()).items():
+    for name, content in sections(*(found or plans())).items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         text = text[: text.index(begin) + len(begin)] + content + text[text.index(end) :]
     return text
@@ -83,16 +84,19 @@ def _others(found: Plan) -> str:
     rows = [["64 of", "images/s", "days", "ms a round", "MFU", "bound by", "largest micro-batch"]]
     for title, run, most in found.others:
         cells = [title, f"{run.images_per_second:,.0f}", f"{run.days:.2f}", f"{1e3 * run.round_seconds:.0f}", f"{run.mfu:.0%}"]
-        rows.append([*cells, run.bound, str(most)])
+        rows.append([*cells, run.bound, at_most(most)])
     return _table(*rows)
 
 
 def _memory(found: Plan) -> str:
-    names = ["weights", "copies", "moments", "average", "gradients", "buffers"]
-    rows = [["ZeRO stage", *names, f"fullest moment, micro-batch {found.here.micro_batch}", "largest micro-batch"]]
+    held_names = ["weights", "copies", "moments", "average", "gradients", "buffers"]
+    peaks = found.work.peaks(found.here.micro_batch, found.here.accumulate)
+    names = ["ZeRO stage", *held_names, *(f"{player}'s turn" for player in peaks)]
+    rows = [[*names, f"fullest of {found.machine.gpu.memory / 1e9:.0f}", "largest micro-batch"]]
     for stage, held, whole, most in found.memory:
-        cells = [f"{getattr(held, name) / 1e9:.2f}" for name in names]
-        rows.append([str(stage), *cells, f"{whole / 1e9:.1f}", str(most)])
+        cells = [f"{getattr(held, name) / 1e9:.2f}" for name in held_names]
+        cells += [f"{peak / 1e9:.2f}" for peak in peaks.values()]
+        rows.append([str(stage), *cells, f"{whole / 1e9:.1f}", at_most(most)])
     return _table(*rows)
 
 
@@ -122,5 +126,6 @@ def _published(found: Plan) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    draw(plans()[0], PICTURE)
+    both = plans()
+    PAGE.write_text(page(both), encoding="utf-8")
+    draw(both[0], PICTURE)

@@ -212,7 +212,7 @@ def plan(
     zero_stage: int | None = None,
     efficiency: float = 0.5,
     interconnect: float | None = None,
-    decode_rate: float = 10_000.0,
+    decode_rate: float | None = None,
     price: float | None = None,
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
     plot: Annotated[Path | None, Metavar(metavar="FILE.png")] = None,
@@ -227,18 +227,20 @@ def plan(
         zero_stage: What DeepSpeed divides, 0 to 3 (default: the configuration's).
         efficiency: Share of the GPU's rate that convolutions and matrix products reach, by themselves.
         interconnect: GB/s from one machine of eight GPUs to the others, in one direction (default: the data sheet's).
-        decode_rate: Images/s that are decoded for each GPU.
-        price: Of a GPU for an hour.
+        decode_rate: Images/s that are decoded for each GPU (default: 10000 from files; no bound on points and sets in memory).
+        price: Of that GPU for an hour; other kinds are listed without cost.
         json: Write the result here as one JSON object.
         plot: Draw weak and strong scaling here.
         set: Fields of the configuration by dotted name, such as training.batch_size=512.
     """
     from fastgan.config import override
-    from fastgan.planning import draw, lines
+    from fastgan.planning import check_picture, draw, lines
     from fastgan.planning import plan as planned
     from fastgan.presets import preset as named
     from fastgan.training.files import make_room_for, write_json
 
+    if plot is not None:
+        check_picture(plot)
     for path in (json, plot):
         if path is not None:
             make_room_for(path)
@@ -358,28 +360,44 @@ def main() -> None:
 
 
 def _parse(commands: dict[str, Callable[..., None]], program: str, words: list[str]) -> Callable[[], None]:
-    """The command that was typed, ready to be called; words that make none end the program with one line."""
+    """The command that was typed, ready to be called.
 
-    def held(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-        return wraps(command)(lambda *args, **kwargs: partial(command, *args, **kwargs))
+    Raises:
+        UserError: the words make none.
+    """
+    return in_one_line(
+        f"{program} {words[0]}" if words[:1] and words[0] in commands else program,
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            {name: held(command) for name, command in commands.items()},
+            # The deepspeed launcher adds an option that the environment has, too.
+            args=[word for word in words if not word.startswith("--local_rank=")],
+            prog=program,
+            description="Training of generative adversarial networks with latent refinement.",
+        ),
+    )
 
+
+def held(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """`command` in the form that tyro can parse and that is called later: parsed, it gives a function without arguments."""
+    return wraps(command)(lambda *args, **kwargs: partial(command, *args, **kwargs))
+
+
+def in_one_line(program: str, parse: Callable[[], Callable[[], None]]) -> Callable[[], None]:
+    """What tyro makes of the command line, without the box that it draws around a mistake.
+
+    Raises:
+        UserError: the words are not understood.
+    """
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.extras.subcommand_cli_from_dict(
-                {name: held(command) for name, command in commands.items()},
-                # The deepspeed launcher adds an option that the environment has, too.
-                args=[word for word in words if not word.startswith("--local_rank=")],
-                prog=program,
-                description="Training of generative adversarial networks with latent refinement.",
-            )
+            return parse()
     except SystemExit as stop:
         if stop.code:
-            # The parser draws a box: its first paragraph says what is wrong, then come a rule and advice.
+            # Its first paragraph says what is wrong, then come a rule and advice.
             lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
             wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
-            asked = f"{program} {words[0]}" if words[:1] and words[0] in commands else program
-            _fail(f"{wrong or 'the command is not understood'} ({asked} --help)", 2)
+            raise UserError(f"{wrong or 'the command is not understood'} ({program} --help)") from None
         raise
 
 

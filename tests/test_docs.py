@@ -20,7 +20,6 @@ def test_the_table_of_kernels_is_the_one_that_the_catalogue_gives():
     assert (ROOT / "docs" / "kernels.md").read_text() == written["page"]()
 
 
-@pytest.mark.slow
 def test_the_tables_of_scaling_are_those_that_a_plan_gives():
     written = runpy.run_path(str(ROOT / "docs" / "make_scaling.py"))
     assert (ROOT / "docs" / "scaling.md").read_text() == written["page"]()

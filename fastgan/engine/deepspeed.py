@@ -53,7 +53,7 @@ def check(settings: Engine, device: torch.device) -> None:
         UserError: DeepSpeed is not installed, or the user's JSON can't be read or sets what is not its to set.
     """
     _library(device.type)
-    _users(settings.deepspeed_json)
+    users(settings.deepspeed_json)
 
 
 class DeepSpeedEngine:
@@ -105,7 +105,7 @@ class DeepSpeedEngine:
             "zero_optimization": {"stage": stage} | offload,
         }
         self.scale = _LossScale() if precision == "fp16" else None
-        self.engine = self._initialised(_merged(ours, _users(engine.deepspeed_json)), engine.deepspeed_json)
+        self.engine = self._initialised(_merged(ours, users(engine.deepspeed_json)), engine.deepspeed_json)
         if not stage:
             for parameter, last in zip(self.parameters, channels_last, strict=True):
                 if last:
@@ -352,8 +352,12 @@ def _library(device: str) -> ModuleType:
     return deepspeed
 
 
-def _users(path: str | None) -> dict[str, Any]:
-    """The user's DeepSpeed configuration without what it leaves to us, {} where there is none."""
+def users(path: str | None) -> dict[str, Any]:
+    """The user's DeepSpeed configuration without what it leaves to us, {} where there is none.
+
+    Raises:
+        UserError: it can't be read, or sets what is not its to set.
+    """
     if path is None:
         return {}
     try:

@@ -1,6 +1,6 @@
 """What a run will take, before it is started."""
 
 from fastgan.planning.plan import Plan, plan
-from fastgan.planning.report import draw, lines, scaling
+from fastgan.planning.report import check_picture, draw, lines, scaling
 
-__all__ = ["Plan", "draw", "lines", "plan", "scaling"]
+__all__ = ["Plan", "check_picture", "draw", "lines", "plan", "scaling"]

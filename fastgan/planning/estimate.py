@@ -12,9 +12,10 @@ What is divided by ZeRO stage, for P parameters of a player in fp32, over n rank
 DeepSpeed holds beside it): see `held`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, log2
+from typing import Any
 
 from fastgan.checked import UserError
 from fastgan.config import Config
@@ -36,8 +37,10 @@ RESERVED = 2e9
 """Bytes of a GPU that CUDA, its libraries and NCCL keep: an assumption."""
 FRAGMENTED = 0.05
 """Share on top of what tensors hold that the allocator can't use: an assumption."""
-BUCKET = 4 * 500_000_000
-"""Bytes of the buffer in which DeepSpeed gathers gradients from stage 1 on (its default, `reduce_bucket_size`)."""
+BUCKET = 500_000_000
+"""Elements of the buffer in which DeepSpeed gathers gradients from stage 1 on (its default, `reduce_bucket_size`)."""
+MOST = 2**21 - 1
+"""Samples of a micro-batch: no more are tried."""
 UNVERIFIED = "not verified on a GPU"
 
 
@@ -54,9 +57,9 @@ class Held:
     average: float
     """The averaged network."""
     gradients: float
-    """Of the player with more of them."""
+    """Those that stay, and those of the player with more of them."""
     buffers: float
-    """In which gradients are summed over ranks."""
+    """In which gradients are summed over ranks: those that stay, and the larger of those that a turn has."""
 
     @property
     def total(self) -> float:
@@ -120,7 +123,8 @@ class Machine:
     efficiency: float = EFFICIENCY
     network: float | None = None
     """Bytes/s of a whole machine to others, in one direction; None: the data sheet's."""
-    decode_rate: float = DECODE_RATE
+    decode_rate: float | None = DECODE_RATE
+    """Images/s that reach a GPU; None: as many as are asked for."""
     price: float | None = None
     """Of a GPU for an hour."""
 
@@ -145,48 +149,118 @@ def stages(config: Config, zero: int) -> dict[str, int]:
 def held(work: Work, zero: int, ranks: int) -> Held:
     """What each GPU holds at a ZeRO stage.
 
-        stage   weights         copies    moments   gradients   buffers
-        0       4 P             0         8 P       4 P         4 P (n > 1: the gradients, side by side)
-        1       4 P             4 P / n   8 P / n   4 P         a bucket
-        2       4 P             4 P / n   8 P / n   4 P / n     a bucket
-        3       4 P / n + 4 P   4 P / n   8 P / n   4 P / n     a bucket
+        stage   weights         copies    moments   gradients        buffers
+        0       4 P             0         8 P       4 P              4 P (n > 1: the gradients, side by side)
+        1       4 P             4 P / n   8 P / n   4 P              a bucket, two with overlap_comm
+        2       4 P             4 P / n   8 P / n   4 P / n          a bucket, two with overlap_comm
+        3       4 P / n + 4 P   4 P / n   8 P / n   4 P / n, stays   a bucket, stays
 
-    At stage 3 the second 4 P is what is gathered: DeepSpeed keeps weights that are asked again within 1e9 parameters, which is
-    every one here. Gradients and buffers are those of the player that has more, as no two hold theirs at once; and the average
-    is whole on every rank. With `engine.offload` copies and moments are the host's from stage 1 on.
+    That is DeepSpeed 0.19 (runtime/zero/stage_1_and_2.py `setup_buckets`, stage3.py `_setup_for_real_optimizer`): at stages 1
+    and 2 a player's buckets and gradients are there in its own turn, so those of the player that has more count; at stage 3
+    each player's stay, and both count. A bucket has `reduce_bucket_size` elements of the user's JSON, however few the
+    parameters. The second 4 P of stage 3 is what is gathered: all of it at the fullest moment, as weights that are soon asked
+    again are kept. The average is whole on every rank. With `engine.offload` copies, moments and the divided gradients are the
+    host's; with `offload_param` in the JSON the divided weights too.
     """
-    offloaded = work.config.engine.offload == "cpu"  # copies and moments, from stage 1 on
-    weights = copies = moments = gradients = buffers = 0.0
+    engines = _engines(work, zero, ranks).values()
+    return Held(
+        weights=sum(engine.weights for engine in engines),
+        copies=sum(engine.copies for engine in engines),
+        moments=sum(engine.moments for engine in engines),
+        average=4.0 * work.averaged,
+        gradients=sum(engine.kept_gradients for engine in engines) + max(engine.gradients for engine in engines),
+        buffers=sum(engine.kept_buffers for engine in engines) + max(engine.buffers for engine in engines),
+    )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Bytes that the engine of one player holds on one GPU."""
+
+    stage: int
+    weights: float
+    copies: float
+    moments: float
+    gradients: float
+    """In its player's turns."""
+    buffers: float
+    """In its player's turns."""
+    kept_gradients: float
+    """In the other's too."""
+    kept_buffers: float
+    """In the other's too."""
+
+
+def _engines(work: Work, zero: int, ranks: int) -> dict[str, _Held]:
+    """Player -> what its engine holds; see `held`."""
+    settings, offloaded = work.deepspeed.get("zero_optimization", {}), work.config.engine.offload == "cpu"
+    if not isinstance(settings, dict):
+        raise UserError(f"engine.deepspeed_json: zero_optimization must be a section, not {settings!r}")
+    elsewhere = isinstance(there := settings.get("offload_param"), dict) and there.get("device", "none") != "none"
+    bucket = number_in(settings, "reduce_bucket_size", BUCKET)
+    joined = settings.get("contiguous_gradients", True)
+    found = {}
     for player, stage in stages(work.config, zero).items():
         size = 4.0 * work.players[player].parameters
         share = size / ranks
-        weights += size + share if stage == 3 else size
-        copies += share if stage and not offloaded else 0.0
-        moments += 2 * (size if not stage else 0.0 if offloaded else share)
-        gradients = max(gradients, share if stage >= 2 else size)
-        buffers = max(buffers, BUCKET if stage else size if ranks > 1 else 0.0)
-    return Held(weights, copies, moments, 4.0 * work.averaged, gradients, buffers)
+        gradients = 0.0 if offloaded and stage >= 2 else share if stage >= 2 else size
+        if stage == 3:
+            buffers = _bytes_sent(work) * bucket if joined else 0.0
+        elif stage and (joined or offloaded):
+            buffers = 4.0 * bucket * (2 if settings.get("overlap_comm") else 1)
+        else:  # side by side for a moment
+            buffers = min(size, 4.0 * bucket) if stage else size if ranks > 1 else 0.0
+        found[player] = _Held(
+            stage,
+            weights=size + share if stage == 3 and not elsewhere else size,
+            copies=share if stage and not offloaded else 0.0,
+            moments=2 * (size if not stage else 0.0 if offloaded else share),
+            gradients=gradients if stage < 3 else 0.0,
+            buffers=buffers if stage < 3 else 0.0,
+            kept_gradients=gradients if stage == 3 else 0.0,
+            kept_buffers=buffers if stage == 3 else 0.0,
+        )
+    return found
+
+
+def _bytes_sent(work: Work) -> int:
+    """Of an element of a gradient between ranks."""
+    return 2 if work.deepspeed.get("communication_data_type") in ("bf16", "fp16") else 4
+
+
+def number_in(settings: Mapping[str, Any], name: str, default: float) -> float:
+    """The number of this name in the `zero_optimization` of a DeepSpeed configuration.
+
+    Raises:
+        UserError: it is none, or not above 0.
+    """
+    value = settings.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"engine.deepspeed_json: zero_optimization.{name} must be a number above 0, not {value!r}")
+    return value
 
 
 def memory(work: Work, zero: int, ranks: int, micro_batch: int, accumulate: int) -> float:
     """Bytes of one GPU at the fullest moment of a round, with what is reserved and fragmented."""
     here = held(work, zero, ranks)
     whole = held(work, 0, 1)
+    engines = _engines(work, zero, ranks)
     rest = work.at_rest - whole.weights - whole.moments - whole.average  # buffers
     rest += here.weights + here.copies + here.moments + here.average
-    fullest = here.gradients + here.buffers  # at the optimiser's step
+    rest += sum(engine.kept_gradients + engine.kept_buffers for engine in engines.values())
+    fullest = 0.0
     for player, peak in work.peaks(micro_batch, accumulate).items():
-        stage, gradients = stages(work.config, zero)[player], 4.0 * work.players[player].parameters
-        if stage >= 2 and accumulate > 1:  # all of them were there when the rehearsal's fullest moment came
-            peak += gradients / ranks - gradients
-        fullest = max(fullest, peak + (here.buffers if stage else 0.0))
+        engine, gradients = engines[player], 4.0 * work.players[player].parameters
+        if engine.stage >= 2 and accumulate > 1:  # all of them were there when the rehearsal's fullest moment came
+            peak += engine.gradients - gradients
+        stepping = engine.gradients + engine.buffers
+        fullest = max(fullest, stepping, peak + (engine.buffers if engine.stage else 0.0))
     return (rest + fullest) * (1 + FRAGMENTED) + RESERVED
 
 
 def largest_micro_batch(work: Work, gpu: Gpu, zero: int, ranks: int, accumulate: int = 2) -> int:
-    """The most samples that fit in a micro-batch; 0 where none does."""
-    fits = 0
-    step = 2**20
+    """The most samples that fit in a micro-batch; 0 where none does, `MOST` where as many do."""
+    fits, step = 0, (MOST + 1) // 2
     while step:
         if memory(work, zero, ranks, fits + step, accumulate) <= gpu.memory:
             fits += step
@@ -222,7 +296,7 @@ def point(work: Work, machine: Machine, zero: int, ranks: int, batch_size: int, 
     seconds += machine.all_reduce(statistics, norm_ranks, work.reductions(accumulate))
     seconds += machine.all_reduce(0.0, ranks, 2)  # the log's statistics, and whether somebody wants to stop
     images = batch_size * work.batches
-    data = images / (machine.decode_rate * ranks)
+    data = 0.0 if machine.decode_rate is None else images / (machine.decode_rate * ranks)
     whole = max(max(device, host) + seconds, data)
     days = whole * training.steps / 86400
     need = memory(work, zero, ranks, micro, accumulate)
@@ -254,7 +328,8 @@ def _exchanged(work: Work, machine: Machine, zero: int, ranks: int, accumulate: 
     scatter a sum, or to gather, is half of one.
 
     At stages 0 and 1 gradients go once a turn; at 2 they are scattered after every micro-batch, and weights are gathered once a
-    turn; at 3 weights are gathered for each micro-batch's forward and backward, and for the spectral norms.
+    turn; at 3 weights are gathered for each micro-batch's forward and backward and those of its refinement steps, and for the
+    spectral norms. That is the most: DeepSpeed keeps weights where it recognises the order of the layers (docs/scaling.md).
     """
     size = seconds = 0.0
     by_stage = stages(work.config, zero)
@@ -262,7 +337,8 @@ def _exchanged(work: Work, machine: Machine, zero: int, ranks: int, accumulate: 
         gradients, stage = 4.0 * owner.parameters, by_stage[player]
         halves = {0: 2.0, 1: 2.0, 2: accumulate + 1.0, 3: accumulate + 1.0}[stage]
         gathered = sum(4.0 * other.parameters for name, other in work.players.items() if by_stage[name] == 3)
-        moved = owner.turns * (halves / 2 * gradients + accumulate * gathered)
+        passes = 1 + (work.config.latent.refine_steps if player == "discriminator" else 0)
+        moved = owner.turns * (halves / 2 * gradients + accumulate * passes * gathered)
         size += moved
         goes = owner.turns * (1 if stage < 2 else accumulate)
         seconds += machine.all_reduce(moved, ranks, goes)
@@ -297,6 +373,11 @@ def _shared(work: Work, ranks: int) -> bool:
     except UserError:
         return False
     return ranks == 1 or not work.config.coupled
+
+
+def default_decode_rate(config: Config) -> float | None:
+    """`DECODE_RATE` for images that lie in files; None for points, which are drawn, and sets that are held in memory."""
+    return DECODE_RATE if config.data.source in ("folder", "shards") else None
 
 
 def machines(machine: Machine, asked: str, names: Sequence[str] = ("a100", "h100", "h200", "b200")) -> list[Machine]:

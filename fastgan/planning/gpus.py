@@ -83,5 +83,5 @@ def precision_on(gpu: Gpu, asked: str) -> str:
     """
     chosen = ("bf16" if "bf16" in gpu.rates else "fp32") if asked == "auto" else asked
     if chosen not in gpu.rates:
-        raise UserError(f"training.precision is {chosen}, which a {gpu.title} does not multiply in")
+        raise UserError(f"training.precision is {chosen}, which the {gpu.title} does not multiply in")
     return chosen

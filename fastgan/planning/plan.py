@@ -86,7 +86,7 @@ def plan(
     zero_stage: int | None = None,
     efficiency: float = estimate.EFFICIENCY,
     interconnect: float | None = None,
-    decode_rate: float = estimate.DECODE_RATE,
+    decode_rate: float | None = None,
     price: float | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Plan:
@@ -99,7 +99,7 @@ def plan(
         zero_stage: of DeepSpeed, 0 to 3; the configuration's where None.
         efficiency: share of the data sheet's rate that products reach, in (0, 1].
         interconnect: GB/s of a machine of eight to the others, in one direction; the data sheet's where None.
-        decode_rate: images/s that the data reaches a GPU with.
+        decode_rate: images/s that the data reaches a GPU with; `estimate.default_decode_rate` where None.
         price: of one GPU for an hour, in any currency.
         numbers: of GPUs in the scaling tables; 1, 2, 4, ... 512 and `gpus` where None.
 
@@ -125,7 +125,8 @@ def plan(
     work = Work(config, "fp32" if precision == "fp32" else "bf16")
     check_batch_norm(config, work.game, gpus)
     network = None if interconnect is None else interconnect * 1e9
-    machine = Machine(chosen, precision, efficiency, network, decode_rate, price)
+    decoded = estimate.default_decode_rate(config) if decode_rate is None else decode_rate
+    machine = Machine(chosen, precision, efficiency, network, decoded, price)
     training = config.training
 
     def run(machine: Machine) -> Point:
@@ -169,7 +170,9 @@ def assumptions(machine: Machine) -> list[str]:
         f"{MACHINE} GPUs a machine; links of {machine.gpu.link / 1e9:g} GB/s inside and {between / 1e9:g} GB/s from machine to "
         f"machine, of which {estimate.SHARE_OF_LINK:.0%} are reached; {1e6 * estimate.LATENCY:.0f} microseconds a step; "
         "nothing is sent while something is computed",
-        f"{machine.decode_rate:,.0f} images/s are decoded for each GPU",
+        "points are drawn and images come from memory as fast as they are asked for"
+        if machine.decode_rate is None
+        else f"{machine.decode_rate:,.0f} images/s are decoded for each GPU",
         f"{estimate.RESERVED / 1e9:g} GB of a GPU are kept by CUDA and its libraries, {estimate.FRAGMENTED:.0%} of what "
         "tensors hold is lost between them",
     ]

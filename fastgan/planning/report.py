@@ -4,7 +4,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fastgan.planning.estimate import UNVERIFIED, Point
+from fastgan.checked import UserError
+from fastgan.planning.estimate import MOST, UNVERIFIED, Point
 from fastgan.planning.plan import Plan, assumptions
 from fastgan.planning.rehearsal import PARTS
 
@@ -19,7 +20,8 @@ def lines(plan: Plan) -> list[Table | str]:
         f"{plan.config.name} on {here.gpus} x {machine.gpu.title}, {machine.precision}, ZeRO {plan.zero_stage}, {UNVERIFIED}: "
         f"{here.images_per_second:,.0f} images/s, {_days(here)} for {plan.config.training.steps:,} rounds{_cost(here)}",
         sizes,
-        f"a turn's {here.batch_size} samples are {here.gpus} GPUs x {here.accumulate} micro-batches x {here.micro_batch}",
+        f"a turn's {here.batch_size} samples are {_counted(here.gpus, 'GPU')} x "
+        f"{_counted(here.accumulate, 'micro-batch', 'micro-batches')} x {here.micro_batch}",
         f"a round, {UNVERIFIED}: {1e3 * here.round_seconds:.1f} ms, of which {1e3 * here.device_seconds:.1f} computing "
         f"({1e3 * here.memory_seconds:.1f} waiting for memory), {1e3 * here.communication_seconds:.1f} in collectives "
         f"({here.gradient_bytes / GB:.3g} GB of gradients, {here.statistics_bytes / 1e6:.3g} MB of batch statistics); its "
@@ -40,6 +42,18 @@ def scaling(plan: Plan) -> list[Table | str]:
     return [strong, f"GPUs at which something else than computing takes over: {', '.join(over) or 'none of these'}", "", weak]
 
 
+def check_picture(path: Path) -> None:
+    """Refuse a name that `draw` has no format for.
+
+    Raises:
+        UserError: its ending is none of a picture.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix[1:].lower() not in FigureCanvasBase.filetypes:
+        raise UserError(f"--plot: {path} must end in .png, .svg or .pdf")
+
+
 def draw(plan: Plan, path: Path) -> None:
     """Weak and strong scaling, images/s over GPUs, and where launches, communication or data take over."""
     from matplotlib.figure import Figure
@@ -54,8 +68,8 @@ def draw(plan: Plan, path: Path) -> None:
         ideal = points[0].images_per_second / points[0].gpus
         axes.loglog(gpus, [p.images_per_second for p in points], "o-", markersize=4, color="#1f5fa8", label="planned")
         axes.loglog(gpus, [ideal * n for n in gpus], "--", color="#b8b8b8", label="in proportion")
-        decoded = [plan.machine.decode_rate * n for n in gpus]
-        axes.loglog(gpus, decoded, ":", color="#cc6677", label="images decoded")
+        if (rate := plan.machine.decode_rate) is not None:
+            axes.loglog(gpus, [rate * n for n in gpus], ":", color="#cc6677", label="images decoded")
         axes.minorticks_off()
         axes.set_xticks(gpus, [str(n) for n in gpus], fontsize=8)
         axes.set_xlabel("GPUs", fontsize=9)
@@ -89,19 +103,29 @@ def _flops(plan: Plan) -> Table:
 def _memory(plan: Plan) -> Table:
     here = plan.here
     columns = "weights", "copies", "moments", "average", "gradients", "buffers"
-    table = Table("ZeRO", *columns, f"fullest at {here.micro_batch}", "largest micro-batch", box=None)
-    table.title, table.title_justify = f"GB of a {plan.machine.gpu.title} ({UNVERIFIED})", "left"
+    peaks = plan.work.peaks(here.micro_batch, here.accumulate)
+    gpu = plan.machine.gpu
+    beyond = [f"{player}'s turn" for player in peaks]
+    full = f"fullest of {gpu.memory / GB:.0f}"
+    table = Table("ZeRO", *columns, *beyond, full, "largest micro-batch", box=None)
+    table.title_justify = "left"
+    table.title = (
+        f"GB of the {gpu.title} at micro-batches of {here.micro_batch}; a turn's: activations, gradients and images at their "
+        f"peak ({UNVERIFIED})"
+    )
     for stage, held, whole, most in plan.memory:
         cells = [f"{getattr(held, column) / GB:.2f}" for column in columns]
-        table.add_row(str(stage), *cells, f"{whole / GB:.1f}", str(most))
+        activations = [f"{peak / GB:.2f}" for peak in peaks.values()]
+        table.add_row(str(stage), *cells, *activations, f"{whole / GB:.1f}", at_most(most))
     return table
 
 
 def _gpus(plan: Plan) -> Table:
     table = Table("GPU", "images/s", "days", "ms a round", "in products", "bound by", "largest micro-batch", "cost", box=None)
-    table.title, table.title_justify = f"{plan.here.gpus} GPUs of each kind ({UNVERIFIED})", "left"
+    priced = "" if plan.machine.price is None else f"; the price is that of the {plan.machine.gpu.title}"
+    table.title, table.title_justify = f"{_counted(plan.here.gpus, 'GPU')} of each kind{priced} ({UNVERIFIED})", "left"
     for title, run, most in plan.others:
-        table.add_row(title, *_speed(run), run.bound, str(most), _money(run))
+        table.add_row(title, *_speed(run), run.bound, at_most(most), _money(run))
     return table
 
 
@@ -122,6 +146,15 @@ def _runs(title: str, runs: list[Point]) -> Table:
             _money(run),
         )
     return table
+
+
+def at_most(micro_batch: int) -> str:
+    """The largest micro-batch, as far as it was looked for."""
+    return f"over {micro_batch:,}" if micro_batch >= MOST else str(micro_batch)
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _speed(run: Point) -> list[str]:

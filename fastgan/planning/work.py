@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
 from fastgan.config import Config
+from fastgan.engine.deepspeed import users
 from fastgan.planning.gpus import Gpu
 from fastgan.planning.meter import Meter
 from fastgan.planning.rehearsal import batch_shape, imagine, rehearse
@@ -39,11 +41,14 @@ class Work:
         on_gpu: as `rehearsal.rehearse` takes it.
 
     Raises:
-        UserError: the networks can't be built.
+        UserError: the networks can't be built, or the DeepSpeed configuration can't be read.
     """
 
     def __init__(self, config: Config, precision: str, on_gpu: bool = True) -> None:
         self.config = config
+        json = config.engine.deepspeed_json
+        self.deepspeed = users(json and str(Path(json).expanduser()))
+        """What the user's JSON sets, {} where there is none."""
         self.game = game = imagine(config)
         phases = {phase.name: phase for phase in game.phases()}
         self.networks = {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}

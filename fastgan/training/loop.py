@@ -14,8 +14,9 @@ from fastgan import config as configuration
 from fastgan import games
 from fastgan.checked import UserError, nearest
 from fastgan.config import Config
-from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream, review
+from fastgan.data import DISTRIBUTIONS, SOURCES, Distribution, PointStream, Source, Stream
 from fastgan.data import open_source as open_images
+from fastgan.data import review as review_images
 from fastgan.draw import Draw
 from fastgan.engine import (
     ALONE,
@@ -137,7 +138,7 @@ def train(
         if resume:
             _check_resumable(folder, config)
         source = open_source(config, quiet or not ranks.first)
-        notes = [*_review(config, source), *_stage_notes(config)]
+        notes = [*review(config, source), *_stage_notes(config)]
     folder, config = ranks.told((folder, config))
     if device.type == "cpu":
         keep_freed_memory()
@@ -510,9 +511,13 @@ def _last_good(folder: Folder, rollbacks: Rollbacks) -> Path | None:
     return found[-1] if found else None
 
 
-def _review(config: Config, source: Source | Distribution) -> Iterable[str]:
+def review(config: Config, source: Source | Distribution) -> Iterable[str]:
     """Refuse, before anything is written, networks that can't be built or were made for other classes than the data's; what
-    the user should know about the data comes back."""
+    the user should know about the data comes back.
+
+    Raises:
+        UserError: see above, or a batch or class is too small.
+    """
     classes = config.network.classes
     if classes and isinstance(source, Distribution):
         raise UserError(f"network.classes is {classes}, but points have no classes to tell the networks")
@@ -521,7 +526,9 @@ def _review(config: Config, source: Source | Distribution) -> Iterable[str]:
         raise UserError(f"network.classes is {classes}, but the images in {where} have {len(source.classes)} classes")
     with torch.device("meta"):  # shapes without memory
         build_networks(config)
-    return () if isinstance(source, Distribution) else review(source, config.training.batch_size, conditional=classes > 0)
+    return (
+        () if isinstance(source, Distribution) else review_images(source, config.training.batch_size, conditional=classes > 0)
+    )
 
 
 def _fixed_samples(config: Config, session: Session) -> Tensor:

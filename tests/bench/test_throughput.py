@@ -1,12 +1,14 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import tyro
 from toys import TINY
 
 from bench import throughput
 from fastgan.checked import UserError
+from fastgan.cli import held, in_one_line
 from fastgan.config import override
 from fastgan.planning.work import Work
 from fastgan.presets import preset
@@ -53,6 +55,18 @@ def test_mistakes_are_one_line(tmp_path):
     for path, said in ((tmp_path / "none.json", "can't be read"), (tmp_path / "other.json", "no result of bench.throughput")):
         with pytest.raises(UserError, match=said):
             throughput.main(compare=(path,))
+    (tmp_path / "part.json").write_text('{"images_per_second_median": 1.0}')
+    with pytest.raises(UserError, match="preset is not there"):
+        throughput.main(compare=(tmp_path / "part.json",))
+    images = tmp_path / "images.npz"
+    np.savez(images, images=np.zeros((64, 32, 32, 3), np.uint8), labels=np.arange(64) % 3)
+    with pytest.raises(UserError, match=r"network\.classes is 10, but the images in .* have 3 classes"):
+        throughput.main("cifar10-cdcgan", data="real", set=(("data.source=arrays", f"data.path={images}"),))
+    with pytest.raises(UserError, match="does not divide"):
+        throughput.main("digits-sngan-qua", set=(("training.batch_size=10", "training.accumulate=3"),))
+    with pytest.raises(UserError, match="--roun") as caught:
+        in_one_line(throughput.PROGRAM, lambda: tyro.cli(held(throughput.main), args=["--roun", "2"]))
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="--rounds must be at least 1"):
         throughput.main("digits-sngan-qua", rounds=0)
     with pytest.raises(UserError, match=r"set data\.path"):

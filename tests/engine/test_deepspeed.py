@@ -202,7 +202,7 @@ def test_a_users_json_lies_over_ours_section_by_section(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text('{"zero_optimization": {"stage": "auto", "reduce_bucket_size": 1000}, "steps_per_print": 7}')
     ours = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "steps_per_print": 1}
-    merged = deepspeed._merged(ours, deepspeed._users(str(path)))
+    merged = deepspeed._merged(ours, deepspeed.users(str(path)))
     assert merged == {
         "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": 1000},
         "steps_per_print": 7,

@@ -1,8 +1,12 @@
+import json
+from copy import copy
 from dataclasses import replace
 
 import pytest
 
-from fastgan.config import override
+from fastgan.checked import UserError
+from fastgan.config import Engine, override
+from fastgan.engine.deepspeed import users
 from fastgan.planning import estimate
 from fastgan.planning.estimate import Machine
 from fastgan.planning.gpus import GPUS
@@ -33,12 +37,38 @@ def test_what_zero_divides(work):
     assert (plain.weights, plain.copies, plain.moments) == (both, 0, 2 * both)
     assert (plain.gradients, plain.buffers, plain.average) == (larger, larger, sizes["generator"])
     assert [h.moments for h in divided] == [2 * both / 4] * 3
-    assert [h.gradients for h in divided] == [larger, larger / 4, larger / 4]
+    assert [h.gradients for h in divided] == [larger, larger / 4, both / 4]  # of a player at 3 they stay
     # D has a second-order term, so it stays at stage 2
     assert [h.weights for h in divided] == [both, both, both + sizes["generator"] / 4]
     assert estimate.held(work, 0, 1).buffers == 0
     assert plain.total == plain.weights + plain.moments + plain.gradients + plain.buffers + plain.average
     assert estimate.stages(work.config, 3) == {"discriminator": 2, "generator": 3}
+
+
+def test_buckets_of_deepspeed_count_as_it_allocates_them(work, tmp_path):
+    """One a turn at stages 1 and 2, two with overlap_comm; one a player at stage 3, whose turn it may be."""
+
+    def with_json(**settings):
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps({"zero_optimization": settings}))
+        engine = Engine(kind="deepspeed", zero_stage=1, deepspeed_json=str(path))
+        plain = copy(work)
+        plain.config, plain.deepspeed = replace(work.config, engine=engine, terms={}), users(str(path))
+        return plain
+
+    def buffers(work):
+        return [estimate.held(work, zero, 4).buffers for zero in (1, 2, 3)]
+
+    assert buffers(with_json()) == [2e9, 2e9, 4e9]  # DeepSpeed's 5e8 elements
+    assert buffers(with_json(reduce_bucket_size=50_000_000)) == [2e8, 2e8, 4e8]
+    doubled = with_json(reduce_bucket_size=50_000_000, overlap_comm=True)
+    assert buffers(doubled) == [4e8, 4e8, 4e8]
+    assert estimate.memory(with_json(), 3, 4, 8, 2) - estimate.memory(doubled, 3, 4, 8, 2) == pytest.approx(1.05 * 3.6e9)
+    assert buffers(with_json(contiguous_gradients=False, reduce_bucket_size=1000)) == [4000, 4000, 0]
+    with pytest.raises(UserError, match="reduce_bucket_size must be a number above 0, not 'big'"):
+        buffers(with_json(reduce_bucket_size="big"))
+    with pytest.raises(UserError, match=r"engine.deepspeed_json: .* can't be read"):
+        Work(replace(work.config, engine=Engine(kind="deepspeed", deepspeed_json=str(tmp_path / "none.json"))), "bf16")
 
 
 def test_the_largest_micro_batch_fits_and_no_larger_one(work):

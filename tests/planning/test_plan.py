@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from fastgan.checked import UserError
 from fastgan.config import override
-from fastgan.planning import draw, lines, plan
-from fastgan.planning.estimate import UNVERIFIED
+from fastgan.planning import check_picture, draw, lines, plan
+from fastgan.planning.estimate import UNVERIFIED, default_decode_rate
+from fastgan.planning.report import at_most
 from fastgan.presets import PRESETS, preset
 
 QUICK = {"digits-cdcgan-qua", "ring8-qua", "cifar10-dcgan-qua", "stl10-wgan-gp"}
@@ -55,8 +57,36 @@ def test_what_is_printed_and_drawn(found, tmp_path):
     text = "\n".join(line if isinstance(line, str) else f"{line.title}" for line in lines(found))
     assert "generator 0.31 M parameters, discriminator 0.18 M parameters" in text
     assert text.count(UNVERIFIED) >= 5
+    tables = {line.title: line for line in lines(found) if not isinstance(line, str)}
+    memory = next(table for title, table in tables.items() if title and title.startswith("GB of the H100"))
+    columns = {column.header: list(column.cells) for column in memory.columns}
+    peaks = found.work.peaks(found.here.micro_batch, found.here.accumulate)
+    assert columns["discriminator's turn"] == [f"{peaks['discriminator'] / 1e9:.2f}"] * 4
+    assert "fullest of 80" in columns
     draw(found, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_drawn_or_held_in_memory_waits_for_no_decoding(tmp_path):
+    points = plan(preset("grid25"), 1, "h100", numbers=[1])
+    assert points.machine.decode_rate is None
+    assert points.here.bound == "launches"
+    text = "\n".join(line for line in lines(points) if isinstance(line, str))
+    assert "1 GPU x 1 micro-batch x" in text
+    assert "1 GPUs" not in "".join(str(line.title) for line in lines(points) if not isinstance(line, str))
+    assert at_most(points.memory[0][-1]) == "over 2,097,151"
+    draw(points, tmp_path / "points.svg")
+    told = plan(preset("grid25"), 1, "h100", decode_rate=100.0, numbers=[1])
+    assert told.here.bound == "data"
+    assert default_decode_rate(preset("digits-sngan")) is None
+    assert default_decode_rate(preset("imagenet128-biggan-2048")) == 10_000
+
+
+def test_a_picture_s_name_is_looked_at_first():
+    for name in ("plan.xyz", "plan"):
+        with pytest.raises(UserError, match=r"--plot: plan.* must end in \.png"):
+            check_picture(Path(name))
+    check_picture(Path("plan.SVG"))
 
 
 @pytest.mark.parametrize(
