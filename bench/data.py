@@ -49,6 +49,7 @@ _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty(
 _HEIGHTS, _WIDTHS = (480, 521), (380, 421)  # about 400x500
 _SHARD = 250  # images of a shard that is packed whole: 12 MB
 _PARTS = 20  # images cut from one field of noise, which takes longer to make than a JPEG to write
+_FILLING = 10  # batches after which a stream has read ahead as far as it does
 
 Epoch = Callable[[], int]
 """Goes through the images once; how many there were."""
@@ -74,6 +75,7 @@ def main(
     passes: int = 3,
     prefetch: int = 2,
     consumed: float = 2000.0,
+    seconds: float = 10.0,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
     """Compare the loaders.
@@ -87,6 +89,7 @@ def main(
         passes: Turns of each loader.
         prefetch: Batches that each process of a DataLoader reads ahead, and our stream.
         consumed: Images a second that the consumer takes where it need not wait.
+        seconds: How long its waiting is looked at.
         json: Write the result here as one JSON object.
     """
     work = Work(resolution, batch_size, workers, min_area, prefetch)
@@ -102,7 +105,7 @@ def main(
         shards = open_source("shards", whole)
         rates = compare(Path(scratch), source, shards, work, passes)
         waits = {
-            name: waiting(source, consumed, work)
+            name: waiting(source, consumed, work, seconds)
             for name, source in (("whole", shards), (f"{resolution}x{resolution}", open_source("shards", small)))
         }
     result = {
@@ -171,23 +174,27 @@ def our_stream(source: Source, work: Work) -> Stream:
     return Stream(source, **settings, channels=3, crop="random", filter="linear", flip=True, seed=0)
 
 
-def waiting(source: Source, consumed: float, work: Work) -> dict[str, float]:
-    """Images/s of the stream to one who takes all; the share of its time that one who takes `consumed` a second waits.
+def waiting(source: Source, consumed: float, work: Work, seconds: float) -> dict[str, float]:
+    """Images/s of the stream to one who takes all; the share of its time that one who takes `consumed` a second waits, over
+    so many seconds after the first batches.
 
     The consumer is idle for as long as a batch would take it, as a processor's core is while a GPU computes.
     """
     batches = max(20, -(-len(source) // work.batch_size))
+    turns = max(20, round(seconds * consumed / work.batch_size))
     with closing(our_stream(source, work)) as stream:
         next(stream)
         begun = time.perf_counter()
         for _ in range(batches):
             next(stream)
         rate = batches * work.batch_size / (time.perf_counter() - begun)
-        waited, begun = 0.0, time.perf_counter()
-        for _ in range(batches):
+        for turn in range(-_FILLING, turns):  # the stream reads ahead again, after one who left nothing
             before = time.perf_counter()
             next(stream)
-            waited += time.perf_counter() - before
+            if turn == 0:
+                waited, begun = 0.0, before
+            if turn >= 0:
+                waited += time.perf_counter() - before
             time.sleep(work.batch_size / consumed)
         share = waited / (time.perf_counter() - begun)
     return {"stream_images_per_second": rate, "consumer_images_per_second": consumed, "waiting": share}

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_it_compares_the_loaders_and_feeds_a_consumer(tmp_path):
     command = [sys.executable, "-m", "bench.data", "--images", "24", "--passes", "1", "--batch-size", "8", "--workers", "1"]
+    command += ["--seconds", "1"]
     done = subprocess.run([*command, "--json", tmp_path / "result.json"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
