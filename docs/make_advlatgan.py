@@ -28,7 +28,7 @@ def page() -> str:
 
 def toys(result: Mapping[str, Any]) -> str:
     """Good-sample rates: a row a sampler, beside each other the trainings without and with -qua."""
-    lines = []
+    lines = [_drawn(result), ""]
     rows = result["rows"]
     good, modes = (
         mean_by(rows, ("data", "training", "sampler"), "good"),
@@ -49,13 +49,13 @@ def toys(result: Mapping[str, Any]) -> str:
 
 def digits(result: Mapping[str, Any]) -> str:
     """FD-digits and the like by backbone, method and sampling."""
-    return _images(result["rows"], ("backbone", "method", "sampling"), ("fd", "precision", "recall", "coverage"))
+    return _images(result, ("backbone", "method", "sampling"), ("fd", "precision", "recall", "coverage"))
 
 
 def conditional(result: Mapping[str, Any]) -> str:
     """FD-digits and diversity within classes by method and sampling."""
     of_real = result["rows"][0]["diversity_of_real"]
-    table = _images(result["rows"], ("method", "sampling"), ("fd", "precision", "recall", "diversity"))
+    table = _images(result, ("method", "sampling"), ("fd", "precision", "recall", "diversity"))
     return f"{table}\nReal digits have a diversity of {of_real:.2f}.\n"
 
 
@@ -100,14 +100,23 @@ def plane(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _images(rows: list[Mapping[str, Any]], keys: tuple[str, ...], values: tuple[str, ...]) -> str:
+def _images(result: Mapping[str, Any], keys: tuple[str, ...], values: tuple[str, ...]) -> str:
+    rows = result["rows"]
     titles = {"fd": "FD-digits", "diversity": "diversity within classes"}
     found = {value: mean_by(rows, keys, value) for value in values}
-    lines = _head(*keys, *(titles.get(value, value) for value in values), "passes a sample: G, D, backward")
+    lines = [
+        _drawn(result),
+        "",
+        *_head(*keys, *(titles.get(value, value) for value in values), "passes a sample: G, D, backward"),
+    ]
     for key in found["fd"]:
         cells = [f"{found[value][key][0]:.2f} ± {found[value][key][1]:.2f}" for value in values]
         lines.append(_row([*key, *cells, _cost(row for row in rows if tuple(row[k] for k in keys) == key)]))
     return "\n".join(lines) + "\n"
+
+
+def _drawn(result: Mapping[str, Any]) -> str:
+    return f"{result['num']:,} samples; seeds {', '.join(map(str, result['seeds']))}."
 
 
 def _share(found: tuple[float, float]) -> str:
