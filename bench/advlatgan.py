@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console
 
 import fastgan
-from fastgan.checked import UserError
+from fastgan.checked import UserError, nearest
 from fastgan.config import override
 from fastgan.latent.samplers import DOT, Hubness
 from fastgan.presets import preset
@@ -80,10 +80,27 @@ def toys(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advl
     _write(out / "toys.json", {"num": num, "seeds": seeds, "rows": rows})
 
 
-def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
-    """FD-digits, precision and recall of two backbones: baseline, -qua, and -z on top of both. Arguments as of `toys`."""
+def digits(
+    seeds: Seeds = (0, 1, 2),
+    num: int = 5000,
+    runs: Path = Path("runs/advlatgan"),
+    out: Path = RESULTS,
+    backbones: tuple[str, ...] = tuple(BACKBONES),
+) -> None:
+    """FD-digits, precision and recall of two backbones: baseline, -qua, and -z on top of both.
+
+    Args:
+        seeds: Of training.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of digits.json.
+        backbones: Which of them.
+    """
     rows = []
-    for backbone, presets in BACKBONES.items():
+    for backbone in backbones:
+        if backbone not in BACKBONES:
+            raise UserError(f"unknown backbone {backbone!r}: {nearest(backbone, BACKBONES)}")
+        presets = BACKBONES[backbone]
         for method, name in zip(("baseline", "-qua"), presets, strict=True):
             for seed in seeds:
                 run = trained(name, seed, runs)

@@ -58,7 +58,7 @@ def test_tables_of_digits_and_of_the_sweep(small, tmp_path, monkeypatch):
     monkeypatch.setattr(advlatgan, "DIGITS_Z", {"1 x 0.1": {"refine_steps": 1, "step_size": 0.1}})
     monkeypatch.setattr(advlatgan, "BACKBONES", {"SN cnn": ("digits-sngan", "digits-sngan-qua")})
     monkeypatch.setattr(advlatgan, "CONDITIONAL", {"-div": "digits-cdcgan-div"})
-    advlatgan.digits((0,), 40, tmp_path / "runs", tmp_path)
+    advlatgan.digits((0,), 40, tmp_path / "runs", tmp_path, ("SN cnn",))
     advlatgan.conditional((0,), 40, tmp_path / "runs", tmp_path)
     advlatgan.sweep(0, (0, 1), (0.1, 0.2), 40, tmp_path / "runs", tmp_path)
     tables, results = runpy.run_path(str(MAKE)), {}
