@@ -105,11 +105,12 @@ class Plane:
             axis.axis("off")
         axis = right.subplots()
         found = self.numbers()["by_density"]
-        axis.plot([tenth["confidence"] for tenth in found], marker="o", label="classifier's confidence")
-        axis.set_xlabel("tenths of the density of refined z")
+        axis.plot([tenth["confidence"] for tenth in found], marker="o", color="tab:blue")
+        axis.set_ylabel("classifier's confidence", color="tab:blue")
+        axis.set_xlabel("tenths of refined z, thin to thick")
         twin = axis.twinx()
-        twin.plot([tenth["score"] for tenth in found], marker="s", color="tab:red", label="D's score")
-        figure.legend(loc="lower right", fontsize=8)
+        twin.plot([tenth["score"] for tenth in found], marker="s", color="tab:red")
+        twin.set_ylabel("D's score", color="tab:red")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
