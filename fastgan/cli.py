@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from functools import partial, wraps
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Literal
@@ -394,11 +394,17 @@ def in_one_line(program: str, parse: Callable[[], Callable[[], None]]) -> Callab
             return parse()
     except SystemExit as stop:
         if stop.code:
-            # Its first paragraph says what is wrong, then come a rule and advice.
-            lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
-            wrong = " ".join(takewhile(lambda line: not line.startswith("─"), lines))
+            # Its first paragraph, between an edge or a rule under its title and the next, says what is wrong.
+            lines = [line.strip("│| ") for line in said.getvalue().splitlines()]
+            below = dropwhile(_is_drawn, dropwhile(lambda line: not _is_drawn(line), lines))
+            wrong = " ".join(takewhile(lambda line: not _is_drawn(line), below))
             raise UserError(f"{wrong or 'the command is not understood'} ({program} --help)") from None
         raise
+
+
+def _is_drawn(line: str) -> bool:
+    """Whether a line is part of a box, drawn in ASCII where the terminal has no other characters."""
+    return not line or line.startswith(("╭", "╰", "+")) or line.endswith(("─────", "-----"))
 
 
 def _assignments(groups: tuple[tuple[str, ...], ...], option: str = "--set") -> list[str]:

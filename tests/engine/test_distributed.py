@@ -249,7 +249,7 @@ def test_nan_on_one_rank_brings_all_back_and_stops_them_in_the_end(tmp_path):
 
     found, expected = (checkpoint.load(folder.newest_checkpoint()) for folder in (shared, whole))
     assert found["round"] == 10
-    assert found["rollbacks"] == expected["rollbacks"] == {"count": 1, "rate": 0.5, "to": 5}
+    assert found["rollbacks"] == expected["rollbacks"] == {"count": 1, "rate": 0.5, "to": 5, "saved": (5, 10)}
     for name, tensor in expected["game"].items():
         assert (found["game"][name] - tensor).norm() <= 1e-5 * tensor.norm() + 1e-7, name
     one, other = telemetry.read(shared.metrics), telemetry.read(whole.metrics)

@@ -26,5 +26,5 @@ def test_unknown_names_and_formats_are_one_line():
     with pytest.raises(UserError, match="did you mean 'h100'"):
         find("h1000")
     assert (precision_on(GPUS["h100"], "auto"), precision_on(GPUS["v100"], "auto")) == ("bf16", "fp32")
-    with pytest.raises(UserError, match="bf16, which a V100 SXM2 16 GB does not multiply in"):
+    with pytest.raises(UserError, match="bf16, which the V100 SXM2 16 GB does not multiply in"):
         precision_on(GPUS["v100"], "bf16")
