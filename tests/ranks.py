@@ -245,10 +245,8 @@ def assert_close(found: dict, expected: dict) -> None:
             continue  # a norm takes away what such a bias adds: its gradient is rounding alone, and Adam keeps gradients
         if isinstance(value, Tensor) and value.is_floating_point():
             tolerance = 1e-4 if path.startswith(("/engines", "/tally")) else 1e-5
-            if biggan and path.endswith(("bias", "gamma")):
-                # They began at 0, so all that they are is some steps of gradients that nearly cancel out.
-                assert (found[path] - value).norm() <= 1e-2 * value.norm() + 1e-6, path
-                continue
+            if biggan and "generator" in path and path.endswith(("bias", "gamma")):
+                tolerance = 1e-3  # they began at 0, so all that they are is some steps of gradients that nearly cancel out
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         else:
             assert found[path] == value, path
