@@ -17,12 +17,19 @@ def test_a_launchers_echo_of_ctrl_c_is_not_a_second_signal(echo):
             assert asked.requested
 
 
-def test_a_second_signal_ends_at_once(monkeypatch):
+@pytest.fixture
+def pythons_own_handler():
+    """A shell starts what it puts in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_ends_at_once(monkeypatch, pythons_own_handler):
     monkeypatch.setattr(interrupt, "ECHO", -1.0)
-    before = signal.getsignal(signal.SIGINT)
     with Interrupt() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is pythons_own_handler
