@@ -20,9 +20,10 @@ if __name__ == "__main__":
 """
 
 STARTING = """
-import os, sys, time
+import os, signal, sys, time
 from fastgan.data.processes import processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it puts in the background
     pool = processes(2)
     try:
         for _ in range(2):
