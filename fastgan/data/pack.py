@@ -33,9 +33,9 @@ from fastgan.data import archives, picture, shards
 from fastgan.data.archives import Place
 from fastgan.data.folder import counted, shown, some
 from fastgan.data.processes import cores, processes
-from fastgan.data.progress import progress
 from fastgan.data.shards import FORMAT, MANIFEST, REPORT, ROW, UNFINISHED, Manifest
 from fastgan.data.source import AnyPath, DataError
+from fastgan.progress import progress
 
 SHARD_SIZE, QUALITY = 10_000, 95
 DAMAGED = ("skip", "skip-archives", "refuse")

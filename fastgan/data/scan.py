@@ -19,7 +19,7 @@ import numpy as np
 
 from fastgan.data import picture
 from fastgan.data.processes import cores
-from fastgan.data.progress import progress
+from fastgan.progress import progress
 
 CACHE = ".fastgan-scan.npz"
 

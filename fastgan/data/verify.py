@@ -11,9 +11,9 @@ from fastgan.data import picture, shards
 from fastgan.data.archives import Place
 from fastgan.data.folder import shown, some
 from fastgan.data.processes import cores, processes
-from fastgan.data.progress import progress
 from fastgan.data.shards import INDEX, MANIFEST, Manifest
 from fastgan.data.source import AnyPath, DataError
+from fastgan.progress import progress
 
 _CHUNK = 128  # images that a process takes at a time
 

@@ -19,8 +19,8 @@ from fastgan.engine import ALONE, Ranks, resolve_precision
 from fastgan.engine.local import AUTOCAST
 from fastgan.latent import Prior, samplers
 from fastgan.latent.samplers import PASSES, Pair, Plain, Refined, Sampler, Truncation
+from fastgan.progress import progress
 from fastgan.training.files import make_room_for
-from fastgan.training.progress import progress
 from fastgan.training.real import real_images
 from fastgan.training.run import Run
 
@@ -178,7 +178,7 @@ class Samples:
             batch_size=size,
             device=self.run.device,
         )
-        with progress("samples", self.num, self.quiet) as advance:
+        with progress("sampling", self.num, quiet=self.quiet, announced=False) as advance:
             with self.ranks.agreed(), _autocast(self.run, self.precision):
                 sample = recipe.chosen.prepare(pair)
             self._once, self._passes = pair.passes.copy(), pair.passes
@@ -189,7 +189,7 @@ class Samples:
                     drawn = recipe.refinement(pair, sample(draw, self._labels(draw)))
                     images = drawn.images if drawn.images is not None else pair.generate(drawn.z, drawn.labels)
                 yield draw.rows, images
-                advance(min(first + self.ranks.count * size, self.num))
+                advance(min(self.ranks.count * size, self.num - first))  # shown by the first rank, for all
 
     def gathered(self) -> Iterator[Tensor]:
         """All samples in order, by batches (B, ...): on the first rank. On the others there is nothing to see, but they must

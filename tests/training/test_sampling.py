@@ -203,10 +203,10 @@ def test_networks_compute_in_what_is_asked_for(run):
 def test_progress_is_told_where_work_is_long(run, capsys, monkeypatch):
     list(Samples(run, 20, Recipe(batch_size=8), quiet=False).gathered())
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr("fastgan.training.progress.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fastgan.progress.PLAIN_SECONDS", 0.0)
     list(Samples(run, 20, Recipe(batch_size=8), quiet=False).gathered())
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["samples 8/20", "samples 16/20", "samples 20/20"]
+    assert [line.split(",")[0] for line in lines] == ["sampling 8 of 20", "sampling 16 of 20", "sampling 20 of 20"]
     list(Samples(run, 20, Recipe(batch_size=8)).gathered())
     assert capsys.readouterr().out == ""
 

@@ -1,11 +1,11 @@
 """What long work says where there is no terminal."""
 
-from fastgan.data import progress as module
-from fastgan.data.progress import progress
+import fastgan.progress as module
+from fastgan.progress import progress
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(module, "_PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "PLAIN_SECONDS", 0.0)
     with progress("packing", 100, done=40) as advance:
         advance(10)
         advance(50)
@@ -22,5 +22,8 @@ def test_lines_are_seconds_apart_and_quiet_is_quiet(capsys):
             advance(1)
     assert capsys.readouterr().out == "packing 100 images\n"
     with progress("packing", 100, quiet=True) as advance:
+        advance(100)
+    assert capsys.readouterr().out == ""
+    with progress("sampling", 100, announced=False) as advance:
         advance(100)
     assert capsys.readouterr().out == ""
