@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench.eager import plain
-from bench.step import DTYPES, KINDS, PRODUCT_FLOP, Kind, Worker, flop_of_networks, median_ratio
+from bench.step import DTYPES, KINDS, PRODUCT_FLOP, Kind, Worker, flop_of_networks, in_turns, median_ratio
 from fastgan.checked import UserError
 from fastgan.config import Config, override
 from fastgan.latent import refine
@@ -67,17 +67,10 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
     """Seconds a batch, ratios, peak memory and shares of a matrix product's rate; medians over `turns` interleaved turns."""
     with ExitStack() as stack:
         workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds, sampling)) for kind in KINDS}
-        asked = [*((kind, "round") for kind in KINDS), *(("eager", f"product {kind}") for kind in DTYPES)]
-        seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
-        for turn in range(turns + 1):
-            for kind, what in asked:
-                found = workers[kind].ask(what)
-                if turn:  # the first warms up
-                    seen[kind, what].append(found)
+        seconds, products = in_turns(workers, turns)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
-    seconds = {kind: seen[kind, "round"] for kind in KINDS}
     median = {kind: statistics.median(values) for kind, values in seconds.items()}
-    rates = {kind: PRODUCT_FLOP / statistics.median(seen["eager", f"product {kind}"]) for kind in DTYPES}
+    rates = {kind: PRODUCT_FLOP / statistics.median(found) for kind, found in products.items()}
     flop = needed_flop(config)
     return {
         "preset": config.name,

@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
@@ -113,20 +113,12 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
     with ExitStack() as stack:
         kinds = kinds_of(config)
         workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in kinds}
-        products = {kind: f"product {kind}" for kind in DTYPES}
-        asked = [*((kind, "round") for kind in kinds), *(("eager", product) for product in products.values())]
-        seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
-        for turn in range(turns + 1):
-            for kind, what in asked:
-                found = workers[kind].ask(what)
-                if turn:  # the first warms up
-                    seen[kind, what].append(found)
+        seconds, products = in_turns(workers, turns)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
         tensors = {kind: worker.ask("tensors") for kind, worker in workers.items()}
         outside = {kind: worker.ask("outside") for kind, worker in workers.items()}
-    seconds = {kind: seen[kind, "round"] for kind in kinds}
     median = {kind: statistics.median(seconds[kind]) for kind in kinds}
-    rates = {kind: PRODUCT_FLOP / statistics.median(seen["eager", product]) for kind, product in products.items()}
+    rates = {kind: PRODUCT_FLOP / statistics.median(found) for kind, found in products.items()}
     flop = needed_flop(config)
     again = {"recomputed": median_ratio(seconds["recomputed"], seconds["bf16"])} if "recomputed" in kinds else {}
     return {
@@ -145,6 +137,19 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         "share_outside_convolutions": outside,
         **again,
     }
+
+
+def in_turns(workers: Mapping[Kind, "Worker"], turns: int) -> tuple[dict[Kind, list[float]], dict[str, list[float]]]:
+    """Seconds of a round of each kind, and of the matrix products in the plain process, turn by turn; none of the first turn,
+    which warms up."""
+    asked = [*((kind, "round") for kind in workers), *(("eager", f"product {kind}") for kind in DTYPES)]
+    seen: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
+    for turn in range(turns + 1):
+        for kind, what in asked:
+            found = workers[kind].ask(what)
+            if turn:
+                seen[kind, what].append(found)
+    return {kind: seen[kind, "round"] for kind in workers}, {kind: seen["eager", f"product {kind}"] for kind in DTYPES}
 
 
 def kinds_of(config: Config) -> tuple[Kind, ...]:

@@ -349,6 +349,9 @@ def main() -> None:
         _fail("interrupted", 130)
     except UserError as error:
         _fail(error, 2)
+    except BrokenPipeError:  # who reads, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain again as it ends
+        sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
     except RuntimeError as error:
