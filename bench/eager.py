@@ -23,9 +23,11 @@ from fastgan.terms import R1, Term, WganGP
 
 
 def check_written(config: Config) -> None:
-    """Raise UserError if `config` has networks or a term that nobody wrote down here."""
+    """Raise UserError if `config` has networks, pairs or a term that nobody wrote down here."""
     if config.network.family in _UNWRITTEN:
         raise UserError(f"the eager baseline has no network.family {config.network.family}")
+    if config.latent.pair != "none":
+        raise UserError(f"the eager baseline has no latent.pair {config.latent.pair}")
     if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
         raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
 

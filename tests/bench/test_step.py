@@ -240,3 +240,9 @@ def test_only_what_lies_in_no_convolution_counts_as_outside():
     x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
     assert step._outside_convolutions(lambda: conv2d(x, w, None, 1, 1), 0.1) < 0.3
     assert step._outside_convolutions(lambda: x + 1, 0.1) == 1
+
+
+def test_pairs_of_latents_have_no_baseline():
+    """They change what a round computes, with their term or without it."""
+    with pytest.raises(UserError, match=r"no latent\.pair random"):
+        step.measure(override(small("digits-cdcgan"), ["latent.pair=random"]), 1, 0.01)
