@@ -6,12 +6,17 @@ from fastgan.presets.biggan import BIGGAN
 from fastgan.presets.cdcgan import CDCGAN
 from fastgan.presets.celeba import CELEBA
 from fastgan.presets.cifar10 import CIFAR10
+from fastgan.presets.consistency import SNDCGAN
 from fastgan.presets.digits import DIGITS
+from fastgan.presets.emoji64 import EMOJI64
 from fastgan.presets.lsun import LSUN
 from fastgan.presets.stl10 import STL10
 from fastgan.presets.toys import TOYS
 
-PRESETS: dict[str, Config] = {c.name: c for c in (*DIGITS, *TOYS, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *BIGGAN)}
+PRESETS: dict[str, Config] = {
+    config.name: config
+    for config in (*DIGITS, *TOYS, *EMOJI64, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *SNDCGAN, *BIGGAN)
+}
 DEFAULT = "digits-sngan-qua"
 
 

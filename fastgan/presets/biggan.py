@@ -1,5 +1,5 @@
 """BigGAN (Brock, Donahue, Simonyan, ICLR 2019) on ImageNet, CIFAR-10 and a small folder, each with and without AdvLatGAN-qua,
-the latter two with AdvLatGAN-div.
+the latter two with AdvLatGAN-div, and with consistency regularisation.
 
 ImageNet: batches of 2048, hinge, two discriminator steps a round, Adam (0, 0.999) with eps 1e-6 at 5e-5 for G and 2e-4 for D,
 200k rounds, z of 120 (128 px), averaged with 0.9999 a step: a half-life of 6,931 rounds of 4,096 images. CIFAR-10: settings
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
 from fastgan.presets.advlatgan import div
+from fastgan.presets.consistency import TITLES, consistent
 
 
 def _imagenet(name: str, side: int, width: int, dim: int, attention: int, batch: int) -> Config:
@@ -68,10 +69,13 @@ BIGGAN = (
     _imagenet("imagenet64", 64, 64, 120, 32, 2048),
     _IMAGENET128,
     _qua(_IMAGENET128),
+    consistent(_IMAGENET128, "icr"),
     _imagenet("imagenet256", 256, 96, 140, 64, 2048),
     _CIFAR10,
     _qua(_CIFAR10),
     div(_CIFAR10),
+    *(consistent(_CIFAR10, method) for method in TITLES),
+    consistent(_CIFAR10, "icr", qua=0.04),
     _EMOJI64,
     _qua(_EMOJI64),
     div(_EMOJI64),

@@ -3,13 +3,14 @@
 Networks: the SN "cnn" pair with 16 base channels at 32x32. With so few images D learns them by heart long before G can
 draw them, so G's rate is 8 times D's: FD-digits after 1,200 rounds of the default was 0.9, where G 2e-4 and D 4e-4 gave 15.
 A second pair of networks, narrow ResNets, takes twice as long a round. The cdcgan runs are class-conditional, with the
-optimisers of AdvLatGAN-div.
+optimisers of AdvLatGAN-div. Consistency regularisation shifts digits and does not mirror them.
 """
 
 from dataclasses import replace
 
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
 from fastgan.presets.advlatgan import div, msgan
+from fastgan.presets.consistency import consistent
 from fastgan.terms import R1
 
 _DATA = Data(source="digits", resolution=32, channels=1, noise=1 / 128)
@@ -52,22 +53,26 @@ _RESNET = Config(
     training=_TRAINING,
 )
 
+_CNN = tuple(
+    Config(
+        name=name,
+        description=method,
+        objective=objective,
+        data=_DATA,
+        latent=Latent(dim=64, refine_steps=steps, step_size=step_size),
+        network=Network(family="sn-cnn", width=16),
+        terms=terms,
+        generator=Adam(rate=16e-4, betas=(0.5, 0.9)),
+        discriminator=Adam(rate=2e-4, betas=(0.5, 0.9)),
+        training=_TRAINING,
+    )
+    for name, method, objective, terms, steps, step_size in _TABLE
+)
+
 DIGITS = (
-    *(
-        Config(
-            name=name,
-            description=method,
-            objective=objective,
-            data=_DATA,
-            latent=Latent(dim=64, refine_steps=steps, step_size=step_size),
-            network=Network(family="sn-cnn", width=16),
-            terms=terms,
-            generator=Adam(rate=16e-4, betas=(0.5, 0.9)),
-            discriminator=Adam(rate=2e-4, betas=(0.5, 0.9)),
-            training=_TRAINING,
-        )
-        for name, method, objective, terms, steps, step_size in _TABLE
-    ),
+    *_CNN,
+    *(consistent(_CNN[0], method, f"digits-{method}", policy="shift") for method in ("cr", "bcr", "zcr", "icr")),
+    consistent(_CNN[0], "icr", "digits-icr", policy="shift", qua=0.04),
     _RESNET,
     replace(
         _RESNET,

@@ -21,10 +21,12 @@ from fastgan.terms.term import Scene, Term
 
 POLICIES: dict[str, Policy] = {
     "flip-shift": CONSISTENCY,
+    "shift": Policy(shift=1 / 8, border="reflect"),
     "cutout": Policy(flip=0.5, shift=1 / 8, border="reflect", cutout=1 / 4),
     "diffaugment": DIFFAUGMENT,
 }
-"""T: as the papers have it, the same with a rectangle cut out, and differentiable augmentation's colours, shift and cutout."""
+"""T: as the papers have it; without the mirror image, for what is not symmetric (digits, letters); with a rectangle cut out;
+differentiable augmentation's colours, shift and cutout."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -36,7 +38,7 @@ class BalancedConsistency(Term):
     """Weight of the real images' half."""
     fake: NonNegativeFloat = 10.0
     """Weight of the generated images' half; they have no graph."""
-    policy: Literal["flip-shift", "cutout", "diffaugment"] = "flip-shift"
+    policy: Literal["flip-shift", "shift", "cutout", "diffaugment"] = "flip-shift"
     """T."""
 
     @property
