@@ -14,8 +14,7 @@ from fastgan.presets.stl10 import STL10
 from fastgan.presets.toys import TOYS
 
 PRESETS: dict[str, Config] = {
-    config.name: config
-    for config in (*DIGITS, *TOYS, *EMOJI64, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *SNDCGAN, *BIGGAN)
+    config.name: config for config in (*DIGITS, *TOYS, *EMOJI64, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *SNDCGAN, *BIGGAN)
 }
 DEFAULT = "digits-sngan-qua"
 

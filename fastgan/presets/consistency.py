@@ -1,10 +1,10 @@
 """Consistency regularisation on top of any configuration (`consistent`), and the unconditional networks of its papers.
 
-Weights: 10 for images (CR, Zhang et al., ICLR 2020; bCR), noise 0.05 with 20 in D and 0.5 in G for latents, as StudioGAN's CIFAR-10
-BigGAN has them; Zhao et al. (AAAI 2021) tune them by data set, which `--set terms.zcr.weight=5` and the like do.
+Weights: 10 for images (CR, Zhang et al., ICLR 2020; bCR), noise 0.05 with 20 in D and 0.5 in G for latents, as StudioGAN's
+CIFAR-10 BigGAN has them; Zhao et al. (AAAI 2021) tune them by data set, which `--set terms.zcr.weight=5` and the like do.
 
-`SNDCGAN` are the SN "cnn" pair of CIFAR-10 and of CelebA faces at 128 px with the non-saturating loss, batches of 64, Adam at 2e-4
-with betas (0.5, 0.999), one discriminator step a round.
+`SNDCGAN` are the SN "cnn" pair of CIFAR-10 and of CelebA faces at 128 px with the non-saturating loss, batches of 64, Adam at
+2e-4 with betas (0.5, 0.999), one discriminator step a round.
 """
 
 from dataclasses import replace
