@@ -25,6 +25,7 @@ from fastgan.checked import (
     nearest,
 )
 from fastgan.objectives import OBJECTIVES
+from fastgan.policies import PolicyName
 from fastgan.terms import TERMS, Term
 
 
@@ -135,6 +136,26 @@ class Network:
     """Ranks that share batch statistics, neighbours by number; 0 is all of them, 1 none with another."""
     gradient_norm: Literal["none", "gn", "gran"] = "none"
     """What divides D's score by its slope towards the image: nothing, GN-GAN's form, or GraN-GAN's."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Augmentation:
+    """What D is shown all images through: differentiable augmentation, or with a target adaptive augmentation (ADA)."""
+
+    policy: PolicyName | Literal["none"] = "none"
+    """Of `fastgan.policies`: diffaugment and its parts (color, translation, ...), ada, or consistency regularisation's."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """With which each transform is done to an image; where it adapts it begins at 0, and this is the most that it comes to."""
+    target: float | None = Field(default=None, ge=-1, le=1)
+    """Where set, the probability rises while the mean sign of D's real scores is above it, and falls below (ADA: 0.6)."""
+    images: PositiveFloat = 500_000.0
+    """Real images over which it can go from 0 to 1."""
+    every: Positive = 4
+    """Rounds between two moves of it."""
+
+    def __post_init__(self) -> None:
+        if self.policy == "none" and self.target is not None:
+            raise ValueError("augmentation.target needs an augmentation.policy, say ada")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -250,6 +271,7 @@ class Config:
     network: Network = Field(default_factory=Network)
     terms: dict[str, Any] = Field(default_factory=dict)
     """What the losses have beside the objective: name -> its settings."""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
     generator: Adam = Field(default_factory=Adam)
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
@@ -301,6 +323,8 @@ class Config:
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
+        if self.augmentation.policy != "none" and self.network.family == "mlp":
+            raise ValueError("augmentation.policy transforms images: network.family mlp draws points")
         if training.precision == "fp16" and training.device == "cpu":
             raise ValueError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
         for player in ("generator", "discriminator"):

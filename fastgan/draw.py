@@ -51,9 +51,10 @@ class Draw:
         """(B, ...) with noise on top, of one of `kernels.interpolate.FORMS`, drawn where it is used."""
         return perturb_drawn(x, self.seed, self._stream(name), self.rows, self.step, form=form, scale=scale)
 
-    def transforms(self, name: str, policy: Policy, size: tuple[int, int]) -> Transforms:
-        """What `kernels.augment.augment` shall do to each sample's image of this height and width."""
-        return draw_transforms(policy, self.rows, size, seed=self.seed, purpose=self._stream(name), step=self.step)
+    def transforms(self, name: str, policy: Policy, size: tuple[int, int], probability: float | Tensor = 1.0) -> Transforms:
+        """What `kernels.augment.augment` shall do to each sample's image of this height and width, each with `probability`."""
+        options = {"seed": self.seed, "purpose": self._stream(name), "step": self.step, "probability": probability}
+        return draw_transforms(policy, self.rows, size, **options)
 
     def times(self, factor: int) -> "Draw":
         """The same source for `factor` samples in the place of each one."""

@@ -3,7 +3,7 @@
 Scores follow one convention everywhere: **higher = more real**.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -48,17 +48,23 @@ class View:
     """Judged in a pass of its own: second-order terms (merged, the double backward would run over every other view too)."""
 
 
-def judge(discriminator: nn.Module, views: Mapping[str, View]) -> dict[str, Judgement]:
+def judge(
+    discriminator: nn.Module, views: Mapping[str, View], augment: Callable[[str, Tensor], Tensor] | None = None
+) -> dict[str, Judgement]:
     """Judge every view: all merged ones in a single forward of D, each lone one in its own.
+
+    With `augment`, (the view's name, its images) -> images, D is shown what that makes of them: it is part of D, and gradients
+    towards `Judgement.images` go through it.
 
     A D that computes batch statistics in this mode gets every view alone: mixing real and generated images in one
     normalisation would tell them apart by their neighbours (the papers keep them apart too).
     """
     apart = holds_batch_statistics(discriminator)
+    shown = {name: view.images if augment is None else augment(name, view.images) for name, view in views.items()}
     merged = {name: view for name, view in views.items() if not (view.alone or apart)}
-    judged = {name: _forward(discriminator, v.images, v.labels) for name, v in views.items() if name not in merged}
+    judged = {name: _forward(discriminator, shown[name], v.labels) for name, v in views.items() if name not in merged}
     if merged:
-        images, labels = [view.images for view in merged.values()], [view.labels for view in merged.values()]
+        images, labels = [shown[name] for name in merged], [view.labels for view in merged.values()]
         whole = _forward(discriminator, _cat(images), None if labels[0] is None else _cat(labels))
         judged |= zip(merged, whole.split([len(part) for part in images]), strict=True)
     return {name: replace(judged[name], images=view.images) for name, view in views.items()}

@@ -59,7 +59,7 @@ def test_null_takes_a_term_away():
         ("latent.radius=-1", "latent.radius"),
         ("data.resolution=33", "data.resolution should be a multiple of 8, not 33"),
         ("objective=hing", "unknown objective 'hing': did you mean 'hinge'?"),
-        ("terms.r2.gamma=1", "unknown term 'r2'"),
+        ("terms.r5.gamma=1", "unknown term 'r5'"),
         ("terms.r1.gama=1", "unknown field 'gama': did you mean 'gamma'?"),
         ("terms.r1.gamma=-1", "gamma should be greater than or equal to 0"),
         ("terms.r1=5", "takes settings"),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -123,6 +123,11 @@ class Ranks:
         distributed.all_reduce(whole)
         return x + (whole / self.count - x.detach())
 
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows of x, (B, ...), of all ranks in their order, (count * B, ...). Of a loss computed from it, the same on every
+        rank, the mean of the ranks' gradients is the whole batch's: each rank's rows get `count` times their gradient."""
+        return x if self.count == 1 else _Gather.apply(x, self.rank, self.count)
+
     @torch.no_grad()
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks, in one all-reduce; they share a device and a type."""
@@ -133,6 +138,19 @@ class Ranks:
         parts = whole.div_(self.count).split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rank: int, count: int) -> Tensor:
+        ctx.rank, ctx.count = rank, count
+        whole = x.new_empty(count * len(x), *x.shape[1:])
+        distributed.all_gather_into_tensor(whole, x.contiguous())
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.count * gradient.chunk(ctx.count)[ctx.rank], None, None
 
 
 ALONE = Ranks()

@@ -2,6 +2,7 @@
 
 from fastgan.config import Config
 from fastgan.games.adversarial import AdversarialGame
+from fastgan.games.augmentation import Augmentation
 from fastgan.games.game import Game, Phase
 from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks import build as build_networks
@@ -16,6 +17,7 @@ def build(config: Config) -> AdversarialGame:
     generator, discriminator = build_networks(config)
     if config.network.gradient_norm != "none" or any(term.second_order for term in config.terms.values()):
         allow_second_order(discriminator)
+    images = config.training.batch_size * config.training.n_dis
     return AdversarialGame(
         generator,
         discriminator,
@@ -24,6 +26,7 @@ def build(config: Config) -> AdversarialGame:
         refinement=Refinement(config.latent, config.objective),
         pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
+        augmentation=None if config.augmentation.policy == "none" else Augmentation(config.augmentation, images),
         n_dis=config.training.n_dis,
         generator_batch=config.training.generator_batch,
         reuse_latents=config.latent.reuse,

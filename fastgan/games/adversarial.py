@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.draw import Draw
+from fastgan.games.augmentation import Augmentation
 from fastgan.games.game import Batch, Game, Phase, Statistics
+from fastgan.games.memory import Memory
 from fastgan.judgement import Judgement, View, judge
 from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.objectives import Objective
@@ -39,6 +41,8 @@ class AdversarialGame(Game):
     With `classes` above 0 the networks are called with labels, int64 (B,): those of the batch for real images, and one drawn
     uniformly for each generated image. They stay as they are while its latent is refined.
 
+    With `augmentation` D is shown every image through it, in both players' phases; refinement asks D about images as they are.
+
     With `pairing` each turn of D draws pairs, (z1, z2) of one label; whatever else is played in the round takes those of D's
     last turn, G's phase as they were before refinement. `generator_batch` is 1 then.
     """
@@ -55,6 +59,7 @@ class AdversarialGame(Game):
         refinement: Refinement | None = None,
         pairing: Pairing | None = None,
         terms: Mapping[str, Term] | None = None,
+        augmentation: Augmentation | None = None,
         n_dis: int = 1,
         generator_batch: int = 1,
         reuse_latents: bool = False,
@@ -64,8 +69,10 @@ class AdversarialGame(Game):
         self.generator, self.discriminator = generator, discriminator
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
-        self.pairing = pairing
-        self.over_ranks: Callable[[Tensor], Tensor] | None = None  # their mean, where they share a batch (`Scene.over_ranks`)
+        self.pairing, self.augmentation = pairing, augmentation
+        self.memory = nn.ModuleDict({name: Memory(term.memory) for name, term in self.terms.items() if term.memory})
+        self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
+        self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
         self.classes = classes
         self._reused: dict[tuple[int, int], Imagined] = {}
@@ -89,21 +96,37 @@ class AdversarialGame(Game):
         losses, *logged = zip(*scored, strict=True)
         loss = _sum([*losses, *_losses(terms, scenes, judged)])
         names = ("score_real", "score_fake", "separation")
-        return loss, {"loss": loss.detach(), **dict(zip(names, map(_mean, logged), strict=True))}
+        statistics = {"loss": loss.detach(), **dict(zip(names, map(_mean, logged), strict=True))}
+        if self.augmentation is not None:
+            statistics |= self.augmentation.observed(judged[0]["real"].score)
+        return loss, statistics
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
         scenes, terms = self._scenes("generator", batch, draw.times(self.generator_batch)), self._terms("generator")
         judged = self._judge(scenes, terms, _fake)
 
-        losses = [self.objective.generator(None, half["fake"].score) for half in judged]
+        losses = []
+        for scene, half in zip(scenes, judged, strict=True):
+            scores = half["fake"].score
+            for term in terms:
+                scores = term.chosen(scene, scores)
+            losses.append(self.objective.generator(None, scores))
         loss = _sum([*losses, *_losses(terms, scenes, judged)])
         return loss, {"loss": loss.detach()}
+
+    def after(self, statistics: Mapping[str, Statistics]) -> None:
+        """Terms remember, and the augmentation adapts, by what D's phase has seen on all ranks."""
+        for name, memory in self.memory.items():
+            memory.write(self.terms[name].remember(memory.read(), statistics["D"]))
+        if self.augmentation is not None:
+            self.augmentation.adapt(statistics["D"])
 
     def _scenes(self, player: str, batch: Batch, draw: Draw, pairs_anew: bool = False) -> list[Scene]:
         """What a phase looks at: one scene; in a game of pairs one for each half, on the same real images."""
         learns, real_labels = player == "generator", batch["labels"] if self.classes else None
         generate = self._generate if learns else self._generate_without_graph
+        remembered = {name: memory.read() for name, memory in self.memory.items()}
         drawn = cache(lambda: self._latents(draw) if pairs_anew or self.pairing is None else self._pairs[draw.part])
 
         def imagine(half: int) -> Imagined:
@@ -118,7 +141,14 @@ class AdversarialGame(Game):
             return imagined
 
         def scene(half: int, draw: Draw, partner: Scene | None = None) -> Scene:
-            more = {"latents": partial(self.prior, draw), "partner": partner, "over_ranks": self.over_ranks}
+            more = {
+                "latents": partial(self.prior, draw),
+                "partner": partner,
+                "over_ranks": self.over_ranks,
+                "gather": self.gather,
+                "networks": self.networks_of(player),
+                "memory": remembered,
+            }
             return Scene(batch["images"], real_labels, partial(imagine, half), generate, draw, **more)
 
         if self.pairing is None:
@@ -150,7 +180,8 @@ class AdversarialGame(Game):
                     there = names[half][name] = name if name == "real" else f"{name} {half}"
                     if there not in views or view.alone:  # where two want the same images, who wants them alone prevails
                         views[there] = view
-        judged = judge(self.discriminator, views)
+        augment = None if self.augmentation is None else partial(self.augmentation, scenes[0].draw)
+        judged = judge(self.discriminator, views, augment)
         return [{name: judged[there] for name, there in half.items()} for half in names]
 
     @torch.no_grad()

@@ -11,24 +11,29 @@ from dataclasses import replace
 from typing import Literal
 
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
-from fastgan.terms import BalancedConsistency, LatentConsistency, LatentDiversity
+from fastgan.policies import PolicyName
+from fastgan.terms import BalancedConsistency, Consistency, LatentConsistency, LatentDiversity
 
 Method = Literal["cr", "bcr", "zcr", "icr"]
 TITLES = {"cr": "CR", "bcr": "bCR", "zcr": "zCR", "icr": "ICR"}
 
 
-def consistent(config: Config, method: Method, name: str | None = None, policy: str = "flip-shift", qua: float = 0.0) -> Config:
+def consistent(
+    config: Config, method: Method, name: str | None = None, policy: PolicyName = "flip-shift", qua: float = 0.0
+) -> Config:
     """The same with consistency regularisation.
 
     Args:
         method: CR (real images), bCR (and generated ones), zCR (latents), ICR (bCR and zCR).
         name: of the configuration; that of `config` with -METHOD, and -qua where it is on.
-        policy: T, of `fastgan.terms.bcr.POLICIES`.
+        policy: T, of `fastgan.policies`.
         qua: eps of one step of refinement; 0 for none.
     """
     terms = dict(config.terms)
-    if method != "zcr":
-        terms["bcr"] = BalancedConsistency(fake=0.0 if method == "cr" else 10.0, policy=policy)
+    if method == "cr":
+        terms["cr"] = Consistency(policy=policy)
+    if method in ("bcr", "icr"):
+        terms["bcr"] = BalancedConsistency(policy=policy)
     if method in ("zcr", "icr"):
         terms |= {"zcr": LatentConsistency(), "zcr_diversity": LatentDiversity()}
     return replace(

@@ -1,12 +1,12 @@
 """What a term is, and what it may look at."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from pydantic.dataclasses import dataclass as checked
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastgan.checked import CHECKED, Positive
 from fastgan.draw import Draw
@@ -22,6 +22,10 @@ class Imagined:
     labels: Tensor | None
     images: Tensor
     """(B', C, H, W) in [-1, 1]: without a graph in the discriminator's phase, in G's graph in the generator's."""
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Scene:
 
     over_ranks: Callable[[Tensor], Tensor] | None = None
     """Where several ranks share the batch, their mean of a tensor, with the gradient of the identity; None for one alone."""
+    gather: Callable[[Tensor], Tensor] = _alone
+    """The rows of all ranks that share the batch, in its order: a loss of them all is the same on every rank, and the mean of
+    the ranks' gradients is its gradient (`engine.distributed.Ranks.gather`)."""
+    networks: Sequence[nn.Module] = ()
+    """Those that learn in this phase."""
+    memory: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """What terms have kept from the rounds before, by the term's name in the table."""
 
     @cached_property
     def fake(self) -> Imagined:
@@ -91,6 +102,24 @@ class Term:
     def second_order(self) -> bool:
         """Whether the loss holds a gradient through the player's own networks, which is differentiated again."""
         return False
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the loss is of the weights themselves, outside any forward, where ZeRO-3 has none."""
+        return False
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """What the term keeps between rounds, with its beginnings: scalars, part of the game's state (`Scene.memory`)."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The memory at the end of a round, from what it was and the statistics of D's phase, over all its turns and ranks."""
+        return memory
+
+    def chosen(self, scene: Scene, scores: Tensor) -> Tensor:
+        """The generated scores, of those in `scores` (B', ...), that the generator's objective is taken of."""
+        return scores
 
     def views(self, scene: Scene) -> dict[str, View]:
         """What must be judged for this term beside "real" and "fake", by names that no other term uses; and these two, where a

@@ -231,7 +231,7 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
     if ranks.count > 1:
-        game.over_ranks = ranks.mean
+        game.over_ranks, game.gather = ranks.mean, ranks.gather
     if ranks.count > 1 and config.network.batch_norm_ranks != 1:
         _share_batch_norm(config, game, ranks)
     return Session(
@@ -301,14 +301,19 @@ def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], 
 
 
 def zero_stage(config: Config, player: str) -> int:
-    """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again."""
-    twice = any(term.second_order for term in config.terms.values() if term.player == player)
-    return min(config.engine.zero_stage, 2) if twice else config.engine.zero_stage
+    """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again, and leave no weight
+    whole outside its layer's forward."""
+    terms = [term for term in config.terms.values() if term.player == player]
+    whole = any(term.second_order or term.reads_weights for term in terms)
+    return min(config.engine.zero_stage, 2) if whole else config.engine.zero_stage
 
 
 def _stage_notes(config: Config) -> list[str]:
     lowered = [player for player in ("discriminator", "generator") if zero_stage(config, player) != config.engine.zero_stage]
-    return [f"the {player} has a second-order term, which ZeRO-3 can't step: it is trained at stage 2" for player in lowered]
+    return [
+        f"the {player} has a term of second order, or of its weights, which ZeRO-3 can't step: it is trained at stage 2"
+        for player in lowered
+    ]
 
 
 def check_shares(config: Config, ranks: int) -> None:

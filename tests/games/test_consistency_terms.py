@@ -10,9 +10,9 @@ from fastgan.config import override
 from fastgan.draw import Draw
 from fastgan.judgement import View, judge
 from fastgan.kernels.augment import augment_reference
+from fastgan.policies import POLICIES
 from fastgan.presets import preset
 from fastgan.terms import BalancedConsistency, Dragan, Imagined, LatentConsistency, LatentDiversity, Scene
-from fastgan.terms.bcr import POLICIES
 from fastgan.training.loop import build_session, open_source
 
 
