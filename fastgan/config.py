@@ -134,6 +134,8 @@ class Network:
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
     batch_norm_ranks: Count = 0
     """Ranks that share batch statistics, neighbours by number; 0 is all of them, 1 none with another."""
+    ensemble: Positive = 1
+    """Generators; with several the first coordinate of z says which one draws a sample, and each sees the others."""
     gradient_norm: Literal["none", "gn", "gran"] = "none"
     """What divides D's score by its slope towards the image: nothing, GN-GAN's form, or GraN-GAN's."""
 
@@ -325,6 +327,8 @@ class Config:
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
         if self.augmentation.policy != "none" and self.network.family == "mlp":
             raise ValueError("augmentation.policy transforms images: network.family mlp draws points")
+        if self.network.ensemble > 1 and self.latent.dim < 2:
+            raise ValueError("network.ensemble spends a coordinate of z on the choice, so latent.dim must be at least 2")
         if training.precision == "fp16" and training.device == "cpu":
             raise ValueError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
         for player in ("generator", "discriminator"):

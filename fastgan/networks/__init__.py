@@ -1,6 +1,7 @@
 """What is trained: generators and discriminators, one file a family, and the layers they share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
+from fastgan.networks.ensemble import Ensemble
 from fastgan.networks.gradient_normalised import GradientNormalised
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
@@ -40,9 +42,19 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed CUDA's generators too
         try:
-            generator, discriminator = FAMILIES[family](config)
+            generator, discriminator = _pair(config)
         except ValueError as error:
             raise UserError(f"network.family {family}: {error}") from None
     if config.network.gradient_norm != "none":
         discriminator = GradientNormalised(discriminator, config.network.gradient_norm)
     return tuple(network.to(memory_format=torch.channels_last) for network in (generator, discriminator))
+
+
+def _pair(config: Config) -> tuple[nn.Module, nn.Module]:
+    """As the family makes them; of an ensemble every member has initial weights of its own."""
+    make, count = FAMILIES[config.network.family], config.network.ensemble
+    if count == 1:
+        return make(config)
+    one = replace(config, latent=replace(config.latent, dim=config.latent.dim - 1), network=replace(config.network, ensemble=1))
+    (generator, discriminator), *others = (make(one) for _ in range(count))
+    return Ensemble([generator, *(other for other, _ in others)], config.latent.prior == "uniform"), discriminator

@@ -7,6 +7,7 @@ A term is at once its settings (frozen, checked) and its formula, so a configura
 from fastgan.terms.bcr import BalancedConsistency
 from fastgan.terms.cr import Consistency
 from fastgan.terms.dragan import Dragan
+from fastgan.terms.entropy import Entropy
 from fastgan.terms.lecam import LeCam
 from fastgan.terms.mode_seeking import ModeSeeking
 from fastgan.terms.orthogonal import Orthogonal
@@ -21,6 +22,7 @@ TERMS: dict[str, type[Term]] = {
     "bcr": BalancedConsistency,
     "cr": Consistency,
     "dragan": Dragan,
+    "entropy": Entropy,
     "lecam": LeCam,
     "mode_seeking": ModeSeeking,
     "orthogonal": Orthogonal,
@@ -39,6 +41,7 @@ __all__ = [
     "BalancedConsistency",
     "Consistency",
     "Dragan",
+    "Entropy",
     "Imagined",
     "LatentConsistency",
     "LatentDiversity",

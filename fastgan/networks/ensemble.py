@@ -1,0 +1,54 @@
+"""A generator that is several: each latent belongs to one member, told by its first coordinate, which no member sees.
+
+    G(z) = G_k(z_2 ... z_dim),    k = floor(members * F(z_1)),    F the prior's distribution function
+
+so that each member draws an equal share of the samples, and which one drew a sample can be read off its latent: samplers,
+ranks and inversion need no other word of it. The choice has no slope: refinement, which follows the gradient, never moves z_1.
+
+A mixture of generators against mode collapse, as in MGAN (Hoang, Nguyen, Le, Phung, ICLR 2018). Where one member is drawn for a
+whole step, each is trained on every n-th batch; here each is trained on its share of every batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.special import ndtr
+
+
+class Ensemble(nn.Module):
+    """(B, dim) latents, and labels where the members take them -> (B, ...) images. A pass costs what one member's would: each
+    draws its own rows. On CUDA the host waits for the device to learn how many those are.
+
+    Args:
+        members: generators of latents of dim - 1.
+        uniform: whether z is uniform on [-1, 1]; it is normal otherwise.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], uniform: bool = False) -> None:
+        super().__init__()
+        self.members, self.uniform = nn.ModuleList(members), uniform
+
+    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
+        member, rest = self.member_of(z), z[:, 1:]
+        if z.is_meta or isinstance(z, FakeTensor):  # tensors without values: equal shares
+            rows = list(torch.arange(len(z), device=z.device).tensor_split(len(self.members)))
+        else:
+            rows = [(member == k).nonzero().squeeze(1) for k in range(len(self.members))]
+        drawn = [
+            network(rest[mine], *(label[mine] for label in labels))
+            for network, mine in zip(self.members, rows, strict=True)
+            if len(mine)
+        ]
+        if not drawn:  # of no latents at all
+            return self.members[0](rest, *labels)
+        back = torch.cat([mine for mine in rows if len(mine)]).argsort()
+        return torch.cat(drawn)[back]
+
+    @torch.no_grad()
+    def member_of(self, z: Tensor) -> Tensor:
+        """int64 (B,): which member draws each latent."""
+        first = z[:, 0].float()
+        below = (first + 1) / 2 if self.uniform else ndtr(first)
+        return (len(self.members) * below).long().clamp(0, len(self.members) - 1)
