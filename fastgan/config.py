@@ -196,6 +196,8 @@ class Training:
     """Micro-batches a step's batch is cut into."""
     generator_batch: Positive = 1
     """Latents of the generator's step, in multiples of batch_size (AdvLatGAN's SN runs use 2)."""
+    merged: bool = False
+    """Step both players at once, on losses of the same networks, in the place of by turns; saves a pass of G."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto is bf16 where the hardware computes it (CUDA, or a CPU with AVX-512 BF16 or AMX), else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -320,6 +322,12 @@ class Config:
             )
         if self.collapse.sigma_growth is not None and not training.spectra_every:
             raise ValueError("collapse.sigma_growth needs training.spectra_every")
+        if training.merged:
+            for field, alone in (("training.n_dis", training.n_dis == 1), ("latent.pair", self.latent.pair == "none")):
+                if not alone:
+                    raise ValueError(f"training.merged steps both players at once, so {field} can't be set with it")
+            if training.generator_batch > 1:
+                raise ValueError("training.merged gives both players the same latents, so training.generator_batch must be 1")
         if self.latent.pair != "none" and training.generator_batch > 1:
             raise ValueError("latent.pair gives both players the same latents, so training.generator_batch must be 1")
         imaged = [name for name, term in self.terms.items() if term.transforms_images]

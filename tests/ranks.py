@@ -55,6 +55,7 @@ CASES = {
     "local, hard pairs": PAIRS,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
+    "zero 1, merged": (*R1, "engine.zero_stage=1", "training.merged=true", "latent.refine_steps=0"),
     "zero 1": (*R1, "engine.zero_stage=1"),
     "zero 1, clipped": (*CLIPPED, "engine.zero_stage=1"),
     "zero 2, accumulating": (*R1, "engine.zero_stage=2", "training.accumulate=2"),
@@ -127,6 +128,7 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
         refinement=Refinement(config.latent, config.objective),
         pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
+        merged=config.training.merged,
     )
     if ranks.count > 1:
         game.over_ranks = ranks.mean

@@ -30,5 +30,6 @@ def build(config: Config) -> AdversarialGame:
         n_dis=config.training.n_dis,
         generator_batch=config.training.generator_batch,
         reuse_latents=config.latent.reuse,
+        merged=config.training.merged,
         classes=config.network.classes,
     )

@@ -43,6 +43,9 @@ class AdversarialGame(Game):
 
     With `augmentation` D is shown every image through it, in both players' phases; refinement asks D about images as they are.
 
+    With `merged` both players step at once, on losses of the same networks: G's phase comes first, its images are those that D
+    learns from (unless it refines their latents), and one pass of G is saved. `n_dis` and `generator_batch` are 1 then.
+
     With `pairing` each turn of D draws pairs, (z1, z2) of one label; whatever else is played in the round takes those of D's
     last turn, G's phase as they were before refinement. `generator_batch` is 1 then.
     """
@@ -63,6 +66,7 @@ class AdversarialGame(Game):
         n_dis: int = 1,
         generator_batch: int = 1,
         reuse_latents: bool = False,
+        merged: bool = False,
         classes: int = 0,
     ) -> None:
         super().__init__()
@@ -74,22 +78,32 @@ class AdversarialGame(Game):
         self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
         self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
-        self.classes = classes
+        self.merged, self.classes = merged, classes
         self._reused: dict[tuple[int, int], Imagined] = {}
         self._pairs: dict[int, Drawn] = {}
+        self._shared: dict[int, Imagined] = {}
 
     def phases(self) -> Sequence[Phase]:
-        """D, n_dis times; the lazy terms, a phase an interval; G, on the real batch that D saw last."""
+        """D, n_dis times; the lazy terms, a phase an interval; G, on the real batch that D saw last. Merged, both at once, and
+        the lazy terms."""
+        lazy = {player: self._lazy_phases(player) for player in self.players}
+        if self.merged:
+            return (
+                Phase("G", "generator", self.generator_loss, waits=True),
+                Phase("D", "discriminator", self.discriminator_loss, fresh=False),
+                *lazy["discriminator"],
+                *lazy["generator"],
+            )
         return (
             Phase("D", "discriminator", self.discriminator_loss, times=self.n_dis),
-            *self._lazy_phases("discriminator"),
+            *lazy["discriminator"],
             Phase("G", "generator", self.generator_loss, fresh=False),
-            *self._lazy_phases("generator"),
+            *lazy["generator"],
         )
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """D's phase: refined latents, images without a graph, one pass of D over every merged view."""
-        scenes, terms = self._scenes("discriminator", batch, draw, pairs_anew=True), self._terms("discriminator")
+        scenes, terms = self._scenes("discriminator", batch, draw, main=True), self._terms("discriminator")
         judged = self._judge(scenes, terms, lambda scene: _real(scene) | _fake(scene))
 
         scored = [self.objective.scored(half["real"].score, half["fake"].score) for half in judged]
@@ -122,20 +136,21 @@ class AdversarialGame(Game):
         if self.augmentation is not None:
             self.augmentation.adapt(statistics["D"])
 
-    def _scenes(self, player: str, batch: Batch, draw: Draw, pairs_anew: bool = False) -> list[Scene]:
+    def _scenes(self, player: str, batch: Batch, draw: Draw, main: bool = False) -> list[Scene]:
         """What a phase looks at: one scene; in a game of pairs one for each half, on the same real images."""
         learns, real_labels = player == "generator", batch["labels"] if self.classes else None
         generate = self._generate if learns else self._generate_without_graph
         remembered = {name: memory.read() for name, memory in self.memory.items()}
-        drawn = cache(lambda: self._latents(draw) if pairs_anew or self.pairing is None else self._pairs[draw.part])
+        drawn = cache(lambda: self._latents(draw, main) if main or self.pairing is None else self._pairs[draw.part])
 
         def imagine(half: int) -> Imagined:
             if self.reuse_latents and not learns and draw.turn > 0:
                 return self._reused[draw.part, half]
-            plain, labels = drawn().z[half], drawn().labels
+            plain, labels, images = drawn().z[half], drawn().labels, drawn().images if half == 0 else None
             z = plain if learns else self.refinement(self.generator, self.discriminator, plain, labels)
-            known = half == 0 and z is plain and drawn().images is not None
-            imagined = Imagined(z, labels, drawn().images if known else generate(z, labels))
+            imagined = Imagined(z, labels, generate(z, labels) if images is None or z is not plain else images)
+            if self.merged and learns:
+                self._shared[draw.part] = replace(imagined, images=imagined.images.detach())
             if self.reuse_latents and not learns:
                 self._reused[draw.part, half] = imagined
             return imagined
@@ -156,7 +171,10 @@ class AdversarialGame(Game):
         second = scene(1, replace(draw, purpose=f"{draw.purpose}/partner"))
         return [scene(0, draw, second), second]
 
-    def _latents(self, draw: Draw) -> Drawn:
+    def _latents(self, draw: Draw, main: bool) -> Drawn:
+        if main and self.merged:
+            shared = self._shared.pop(draw.part)
+            return Drawn((shared.z,), shared.labels, shared.images)
         z = self.prior(draw)
         labels = draw.integers("labels", self.classes) if self.classes else None
         if self.pairing is None:

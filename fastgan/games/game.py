@@ -32,6 +32,8 @@ class Phase:
     """Turns in one round, an optimiser step each."""
     fresh: bool = True
     """Whether each turn takes new batches from the stream, or the ones that the round's turn before it had."""
+    waits: bool = False
+    """Whether the optimiser's step is taken with the next phase's, so that both losses are those of the same networks."""
 
 
 class Game(nn.Module):

@@ -110,6 +110,7 @@ class Session:
         self._grow()
         before, statistics, measured = self.images, {}, self._is_measured(self.round + 1)
         batches: list[Batch] = []
+        waiting: list[tuple[Phase, Engine]] = []
         if measured:
             self.gradient_norms = {}
         for phase in self.game.phases():
@@ -127,9 +128,9 @@ class Session:
                             loss, observed = phase.loss(batch, self._draw(phase, turn, part))
                         engine.backward(loss / self.accumulate)
                         seen.append(observed)
-                norm = engine.step(measured)
-            if norm is not None:
-                self.gradient_norms[phase.name] = norm
+                waiting.append((phase, engine))
+                if not phase.waits:
+                    self._step(waiting, measured)
             statistics[phase.name] = _mean(seen)
         self.ranks.mean_([value for observed in statistics.values() for value in observed.values()])
         self._count(statistics)
@@ -259,6 +260,13 @@ class Session:
                 if not networks or not set(networks).isdisjoint(self.game.players[player]):
                     stack.enter_context(engine.whole(changed))
             yield
+
+    def _step(self, waiting: list[tuple[Phase, Engine]], measured: bool) -> None:
+        for phase, engine in waiting:
+            norm = engine.step(measured)
+            if norm is not None:
+                self.gradient_norms[phase.name] = norm
+        waiting.clear()
 
     def _next_batches(self) -> list[Batch]:
         self.images += self.batch_size
