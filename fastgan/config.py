@@ -24,7 +24,7 @@ from fastgan.checked import (
     explain,
     nearest,
 )
-from fastgan.objectives import OBJECTIVES
+from fastgan.objectives import OBJECTIVES, UNTRAINED, chosen
 from fastgan.policies import PolicyName
 from fastgan.terms import TERMS, Term
 
@@ -269,7 +269,9 @@ class Config:
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the initial weights, the latents, the order of the images, and all else that is drawn."""
     objective: str = "hinge"
-    """hinge, non-saturating (or softplus), minimax, wasserstein, least-squares."""
+    """One of docs/objectives.md: hinge, non-saturating (or softplus), wasserstein, relativistic, f-gan-kl, mmd, fisher, ..."""
+    objective_options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of its own, where it has any: name -> value."""
     data: Data = Field(default_factory=Data)
     latent: Latent = Field(default_factory=Latent)
     network: Network = Field(default_factory=Network)
@@ -288,6 +290,13 @@ class Config:
         if name not in OBJECTIVES:
             raise ValueError(f"unknown objective {name!r}: {nearest(name, OBJECTIVES)}")
         return name
+
+    @field_validator("objective_options")
+    @classmethod
+    def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "objective" in info.data:
+            chosen(info.data["objective"], options)
+        return options
 
     @field_validator("terms")
     @classmethod
@@ -330,6 +339,7 @@ class Config:
                 raise ValueError("training.merged gives both players the same latents, so training.generator_batch must be 1")
         if self.latent.pair != "none" and training.generator_batch > 1:
             raise ValueError("latent.pair gives both players the same latents, so training.generator_batch must be 1")
+        self._check_objective()
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
@@ -343,10 +353,32 @@ class Config:
             if getattr(self, player).warmup >= training.steps:
                 raise ValueError(f"{player}.warmup must end before training.steps ({training.steps})")
 
+    def _check_objective(self) -> None:
+        objective, training = OBJECTIVES[self.objective], self.training
+        if self.latent.refine_steps and not objective.refines:
+            raise ValueError(f"latent.refine_steps must be 0 with objective {self.objective}: {UNTRAINED}")
+        if objective.pairs and objective.real_in_generator and training.generator_batch > 1:
+            raise ValueError(
+                f"objective {self.objective} compares each generated image with a real one, "
+                "so training.generator_batch must be 1"
+            )
+        if objective.couples and training.batch_size < 2:
+            raise ValueError(
+                f"objective {self.objective} compares the samples of a batch, so training.batch_size must be above 1"
+            )
+        choosers = [name for name, term in self.terms.items() if type(term).chosen is not Term.chosen]
+        if choosers and (objective.couples or objective.pairs or not objective.refines):
+            raise ValueError(
+                f"{choosers[0]} chooses among generated scores by themselves, "
+                f"which objective {self.objective} compares with each other or with real ones"
+            )
+
     @property
     def coupled(self) -> list[str]:
         """Names of what mixes samples: a batch that is cut into parts would not have their loss, or these pairs."""
         mined = ["latent.pair=hard"] if self.latent.pair == "hard" else []
+        if OBJECTIVES[self.objective].couples:
+            mined.append(f"objective={self.objective}")
         return [*mined, *(name for name, term in self.terms.items() if term.couples)]
 
     @property

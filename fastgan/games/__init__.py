@@ -7,7 +7,7 @@ from fastgan.games.game import Game, Phase
 from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks import build as build_networks
 from fastgan.networks.attention import allow_second_order
-from fastgan.objectives import OBJECTIVES
+from fastgan.objectives import chosen
 
 __all__ = ["AdversarialGame", "Game", "Phase", "build"]
 
@@ -17,13 +17,14 @@ def build(config: Config) -> AdversarialGame:
     generator, discriminator = build_networks(config)
     if config.network.gradient_norm != "none" or any(term.second_order for term in config.terms.values()):
         allow_second_order(discriminator)
+    objective = chosen(config.objective, config.objective_options)
     images = config.training.batch_size * config.training.n_dis
     return AdversarialGame(
         generator,
         discriminator,
         prior=Prior.of(config.latent),
-        objective=OBJECTIVES[config.objective],
-        refinement=Refinement(config.latent, config.objective),
+        objective=objective,
+        refinement=Refinement(config.latent, objective),
         pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
         augmentation=None if config.augmentation.policy == "none" else Augmentation(config.augmentation, images),

@@ -19,7 +19,7 @@ from fastgan.games.game import Batch, Game, Phase, Statistics
 from fastgan.games.memory import Memory
 from fastgan.judgement import Judgement, View, judge
 from fastgan.latent import Pairing, Prior, Refinement
-from fastgan.objectives import Objective
+from fastgan.objectives import Objective, Seen
 from fastgan.terms import Imagined, Scene, Term
 
 
@@ -40,6 +40,9 @@ class AdversarialGame(Game):
 
     With `classes` above 0 the networks are called with labels, int64 (B,): those of the batch for real images, and one drawn
     uniformly for each generated image. They stay as they are while its latent is refined.
+
+    An objective that couples samples is of the whole batch over all ranks (`gather`); in G's phase D judges the real batch too
+    for those that need it.
 
     With `augmentation` D is shown every image through it, in both players' phases; refinement asks D about images as they are.
 
@@ -74,7 +77,9 @@ class AdversarialGame(Game):
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
         self.pairing, self.augmentation = pairing, augmentation
-        self.memory = nn.ModuleDict({name: Memory(term.memory) for name, term in self.terms.items() if term.memory})
+        self.memory = nn.ModuleDict(
+            {name: Memory(part.memory) for name, part in self._parts_with_memory.items() if part.memory}
+        )
         self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
         self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
@@ -104,13 +109,15 @@ class AdversarialGame(Game):
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """D's phase: refined latents, images without a graph, one pass of D over every merged view."""
         scenes, terms = self._scenes("discriminator", batch, draw, main=True), self._terms("discriminator")
-        judged = self._judge(scenes, terms, lambda scene: _real(scene) | _fake(scene))
+        judged = self._judge(scenes, terms, lambda scene: _real(scene) | _fake(scene), draw)
 
-        scored = [self.objective.scored(half["real"].score, half["fake"].score) for half in judged]
-        losses, *logged = zip(*scored, strict=True)
+        seen = [(self._seen(half["real"]), self._seen(half["fake"])) for half in judged]
+        losses, *logged = zip(*(self.objective.scored(*sides, **self._remembered()) for sides in seen), strict=True)
         loss = _sum([*losses, *_losses(terms, scenes, judged)])
         names = ("score_real", "score_fake", "separation")
         statistics = {"loss": loss.detach(), **dict(zip(names, map(_mean, logged), strict=True))}
+        more = [self.objective.logged(*sides) for sides in seen]
+        statistics |= {name: _mean([half[name] for half in more]) for name in more[0]}
         if self.augmentation is not None:
             statistics |= self.augmentation.observed(judged[0]["real"].score)
         return loss, statistics
@@ -118,21 +125,22 @@ class AdversarialGame(Game):
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
         """G's phase: plain latents, gradients through a frozen D."""
         scenes, terms = self._scenes("generator", batch, draw.times(self.generator_batch)), self._terms("generator")
-        judged = self._judge(scenes, terms, _fake)
+        judged = self._judge(scenes, terms, self._for_generator, draw)
 
         losses = []
         for scene, half in zip(scenes, judged, strict=True):
-            scores = half["fake"].score
+            fake = half["fake"]
             for term in terms:
-                scores = term.chosen(scene, scores)
-            losses.append(self.objective.generator(None, scores))
+                fake = replace(fake, score=term.chosen(scene, fake.score))
+            real = self._seen(half["real"]) if self.objective.real_in_generator else None
+            losses.append(self.objective.generator(real, self._seen(fake), **self._remembered()))
         loss = _sum([*losses, *_losses(terms, scenes, judged)])
         return loss, {"loss": loss.detach()}
 
     def after(self, statistics: Mapping[str, Statistics]) -> None:
-        """Terms remember, and the augmentation adapts, by what D's phase has seen on all ranks."""
+        """The objective and terms remember, and the augmentation adapts, by what D's phase has seen on all ranks."""
         for name, memory in self.memory.items():
-            memory.write(self.terms[name].remember(memory.read(), statistics["D"]))
+            memory.write(self._parts_with_memory[name].remember(memory.read(), statistics["D"]))
         if self.augmentation is not None:
             self.augmentation.adapt(statistics["D"])
 
@@ -185,9 +193,10 @@ class AdversarialGame(Game):
         return Drawn(pair, labels, images)
 
     def _judge(
-        self, scenes: Sequence[Scene], terms: Sequence[Term], own: Callable[[Scene], dict[str, View]]
+        self, scenes: Sequence[Scene], terms: Sequence[Term], own: Callable[[Scene], dict[str, View]], draw: Draw
     ) -> list[dict[str, Judgement]]:
-        """For each scene what D says of its `own` views and those that terms want. The scenes share "real"."""
+        """For each scene what D says of its `own` views and those that terms want. The scenes share "real", whose samples are
+        those of `draw`; in G's phase the scenes may have more."""
         views: dict[str, View] = {}
         names: list[dict[str, str]] = []
         for half, scene in enumerate(scenes):
@@ -198,9 +207,33 @@ class AdversarialGame(Game):
                     there = names[half][name] = name if name == "real" else f"{name} {half}"
                     if there not in views or view.alone:  # where two want the same images, who wants them alone prevails
                         views[there] = view
-        augment = None if self.augmentation is None else partial(self.augmentation, scenes[0].draw)
-        judged = judge(self.discriminator, views, augment)
+        judged = judge(self.discriminator, views, self._augment(scenes[0].draw, draw))
         return [{name: judged[there] for name, there in half.items()} for half in names]
+
+    def _augment(self, draw: Draw, real: Draw) -> Callable[[str, Tensor], Tensor] | None:
+        if self.augmentation is None:
+            return None
+        return lambda name, images: self.augmentation(real if name == "real" else draw, name, images)
+
+    def _for_generator(self, scene: Scene) -> dict[str, View]:
+        """Real images are judged apart: nothing is differentiated towards them."""
+        real = {"real": View(scene.real, scene.real_labels, alone=True)} if self.objective.real_in_generator else {}
+        return real | _fake(scene)
+
+    def _seen(self, judgement: Judgement) -> Seen:
+        """What the objective is given of a judgement: where it couples samples, of the whole batch over all ranks."""
+        parts = {name: getattr(judgement, name) for name in ("score", *self.objective.needs)}
+        if self.objective.couples:
+            parts = {name: self.gather(part) for name, part in parts.items()}
+        return Judgement(**parts) if self.objective.needs else parts["score"]
+
+    def _remembered(self) -> dict[str, Tensor]:
+        """What the objective remembers."""
+        return self.memory["objective"].read() if self.objective.memory else {}
+
+    @property
+    def _parts_with_memory(self) -> dict[str, Term | Objective]:
+        return self.terms | {"objective": self.objective}
 
     @torch.no_grad()
     def _generate_without_graph(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -215,7 +248,7 @@ class AdversarialGame(Game):
     def _lazy_loss(self, player: str, interval: int) -> Callable[[Batch, Draw], tuple[Tensor, Statistics]]:
         def loss(batch: Batch, draw: Draw) -> tuple[Tensor, Statistics]:
             scenes, terms = self._scenes(player, batch, draw), self._terms(player, interval)
-            total = _sum(_losses(terms, scenes, self._judge(scenes, terms, lambda scene: {})))
+            total = _sum(_losses(terms, scenes, self._judge(scenes, terms, lambda scene: {}, draw)))
             return interval * total, {"loss": total.detach()}
 
         return loss

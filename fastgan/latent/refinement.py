@@ -20,7 +20,7 @@ from fastgan.kernels.ifgsm import ifgsm_step
 from fastgan.latent.frozen import frozen
 from fastgan.latent.leaves import Latent, Leaves
 from fastgan.latent.replay import repeat
-from fastgan.objectives import OBJECTIVES
+from fastgan.objectives import UNTRAINED, Objective, chosen
 
 
 def refine(
@@ -30,7 +30,7 @@ def refine(
     labels: Tensor | None = None,
     steps: int = 20,
     step_size: float = 0.05,
-    objective: str = "hinge",
+    objective: str | Objective = "hinge",
     radius: float | None = None,
     *,
     radius_norm: Literal["linf", "l2"] = "linf",
@@ -54,7 +54,8 @@ def refine(
         labels: given to both networks, where there are any. Never moved.
         steps: K, at least 0.
         step_size: eps: the change of every coordinate ("sign"), or the length of each sample's step ("l2").
-        objective: whose generator loss is descended; a name of `fastgan.objectives.OBJECTIVES`.
+        objective: whose loss of each score is descended, for most the generator's (`Objective.per_score`); a name of
+            `fastgan.objectives.OBJECTIVES`, or one with its own settings.
         radius: bound of each sample's distance to its start (projected gradient descent), by the largest coordinate ("linf") or
             the Euclidean length ("l2") over all the leaves that move. None: no bound.
         momentum: decay of the accumulated gradient, each gradient divided by its L1 norm (MI-FGSM, Dong et al. 2018).
@@ -67,13 +68,16 @@ def refine(
         The refined latents: the structure, shape, dtype and device of `z`, detached.
 
     Raises:
-        ValueError: an option out of range, an unknown objective or leaf, or tensors of different batch sizes.
+        ValueError: an option out of range, an unknown objective or leaf, an objective that trains no score, or tensors of
+            different batch sizes.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}; known: {', '.join(OBJECTIVES)}")
+    if isinstance(objective, str):
+        objective = chosen(objective)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, not {steps}")
-    loss_of = OBJECTIVES[objective].per_score
+    if steps and not objective.refines:
+        raise ValueError(UNTRAINED)
+    loss_of = objective.per_score
     latent = Leaves(z, leaves)
     with torch.inference_mode(False), torch.enable_grad(), frozen(generator, discriminator) as reset:
         rows = latent.rows()
@@ -118,7 +122,7 @@ class Refinement:
     """The options of `refine`, settled once: what a game keeps."""
 
     settings: Settings
-    objective: str
+    objective: str | Objective
 
     def __call__(self, generator: nn.Module, discriminator: nn.Module, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Refined latents; `z` itself where refinement is off."""

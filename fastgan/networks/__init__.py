@@ -12,6 +12,8 @@ from fastgan.config import Config
 from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, resnet, sn_cnn, wgan
 from fastgan.networks.ensemble import Ensemble
 from fastgan.networks.gradient_normalised import GradientNormalised
+from fastgan.networks.with_features import WithFeatures
+from fastgan.objectives import OBJECTIVES
 
 FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "sn-cnn": sn_cnn.pair,
@@ -33,7 +35,7 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
     The global random state is left as it was.
 
     Raises:
-        UserError: the family has no networks for this side or for classes.
+        UserError: the family has no networks for this side or for classes, or no features for the objective.
     """
     family, classes = config.network.family, config.network.classes
     if classes and family not in CONDITIONAL:
@@ -43,6 +45,8 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed CUDA's generators too
         try:
             generator, discriminator = _pair(config)
+            if "features" in OBJECTIVES[config.objective].needs:
+                discriminator = WithFeatures(discriminator)
         except ValueError as error:
             raise UserError(f"network.family {family}: {error}") from None
     if config.network.gradient_norm != "none":

@@ -18,7 +18,8 @@ from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, resolve_precision
 from fastgan.engine.local import AUTOCAST
 from fastgan.latent import Prior, samplers
-from fastgan.latent.samplers import PASSES, Pair, Plain, Refined, Sampler, Truncation
+from fastgan.latent.samplers import PASSES, Hubness, Pair, Plain, Refined, Sampler, Truncation
+from fastgan.objectives import OBJECTIVES, UNTRAINED, chosen
 from fastgan.progress import progress
 from fastgan.training.files import make_room_for
 from fastgan.training.real import real_images
@@ -96,6 +97,11 @@ class Recipe:
         return not self.refine_steps and type(self.chosen) in (Plain, Truncation)
 
     @property
+    def asks_discriminator(self) -> bool:
+        """Whether samples depend on D's scores."""
+        return self.refine_steps > 0 or type(self.chosen) not in (Plain, Truncation, Hubness)
+
+    @property
     def baseline(self) -> "Recipe":
         """The same without refinement, by the plain sampler."""
         return replace(self, sampler="plain", refine_steps=0, refine=())
@@ -150,6 +156,8 @@ class Samples:
         if num < 1:
             raise UserError(f"num must be at least 1, not {num}")
         self.run, self.num, self.recipe = run, num, recipe or Recipe()
+        if self.recipe.asks_discriminator and not OBJECTIVES[run.config.objective].refines:
+            raise UserError(f"these samples can't be had of a run with objective {run.config.objective}: {UNTRAINED}")
         self.ranks, self.quiet = ranks, quiet or not ranks.first
         self.classes = classes_in_turn(run, self.recipe.labels)
         self.prior = self.recipe.chosen.prior_of(_prior(run, self.recipe.truncation))
@@ -172,7 +180,7 @@ class Samples:
             self.run.discriminator,
             self.prior,
             classes=self.run.config.network.classes,
-            objective=self.run.config.objective,
+            objective=chosen(self.run.config.objective, self.run.config.objective_options),
             real=partial(real_images, self.run),
             seed=self.run.config.seed,
             batch_size=size,

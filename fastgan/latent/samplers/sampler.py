@@ -20,6 +20,7 @@ from fastgan.draw import Draw
 from fastgan.judgement import Judgement
 from fastgan.latent.frozen import frozen
 from fastgan.latent.prior import Prior
+from fastgan.objectives import Objective
 
 PASSES = ("generator", "discriminator", "backward")
 """What is counted, one for each sample that passes: forwards of G, forwards of D, backwards through both towards z."""
@@ -57,8 +58,8 @@ class Pair:
     real."""
     prior: Prior
     classes: int = 0
-    objective: str = "non-saturating"
-    """What D was trained with (`fastgan.objectives`): whose generator loss refinement descends."""
+    objective: str | Objective = "non-saturating"
+    """What D was trained with (`fastgan.objectives`): whose loss of each score refinement descends."""
     real: Callable[[int], tuple[Tensor, Tensor | None]] | None = None
     """(count) -> as many real images, or all there are if these are fewer, and their labels; best such as D was not trained on.
     For samplers that calibrate D."""
