@@ -43,7 +43,7 @@ def draw(turn=0, rows=8, purpose="D"):
     return Draw(0, purpose, 4, torch.arange(rows), turn)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [name for name, objective in OBJECTIVES.items() if not objective.needs])
 @pytest.mark.parametrize("gamma", [None, 0.5])
 def test_the_discriminators_loss(objective, gamma):
     """D's loss on images of refined latents, with R1, against the formula put together by hand."""
