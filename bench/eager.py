@@ -4,32 +4,63 @@ Written from the description of AdvLatGAN's training script, not from its text: 
 and in the generator's step too; real and generated images are judged in two passes; NCHW, fp32; torch's own layers, whose
 spectral norm iterates in every forward. BigGAN's trainers are better at it: the player whose turn it is not takes no gradient,
 and D judges real and generated images in one pass.
+
+Consistency regularisation as its trainers have it: the other player takes no gradient, and each augmented batch, and that of
+the latents close by, is made by itself and judged in a pass of its own.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import spectral_norm
 
 from bench import eager_biggan
 from fastgan.checked import UserError
 from fastgan.config import Adam, Config
+from fastgan.kernels.augment import Policy
 from fastgan.networks import build
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNConv2d, SNLinear
 from fastgan.objectives import OBJECTIVES
-from fastgan.terms import R1, Term, WganGP
+from fastgan.policies import POLICIES
+from fastgan.terms import (
+    R1,
+    R2,
+    BalancedConsistency,
+    Consistency,
+    Dragan,
+    Imagined,
+    LatentConsistency,
+    LatentDiversity,
+    LeCam,
+    Term,
+    WganGP,
+)
 
 
 def check_written(config: Config) -> None:
-    """Raise UserError if `config` has networks, pairs or a term that nobody wrote down here."""
-    if config.network.family in _UNWRITTEN:
-        raise UserError(f"the eager baseline has no network.family {config.network.family}")
-    if config.latent.pair != "none":
-        raise UserError(f"the eager baseline has no latent.pair {config.latent.pair}")
-    if unknown := [name for name, term in config.terms.items() if type(term) not in PENALTIES]:
+    """Raise UserError if `config` has something that nobody wrote down here."""
+    unwritten = {
+        "network.family": config.network.family in _UNWRITTEN,
+        "network.gradient_norm": config.network.gradient_norm != "none",
+        "latent.pair": config.latent.pair != "none",
+        "augmentation.policy": config.augmentation.policy != "none",
+    }
+    for name, is_unwritten in unwritten.items():
+        if is_unwritten:
+            part, field = name.split(".")
+            raise UserError(f"the eager baseline has no {name} {getattr(getattr(config, part), field)}")
+    if unknown := [name for name, term in config.terms.items() if type(term) not in LOSSES]:
         raise UserError(f"the eager baseline has no term {', '.join(unknown)}")
+    for name, term in config.terms.items():
+        if isinstance(term, WganGP) and term.kind != "two-sided":
+            raise UserError(f"the eager baseline has no terms.{name}.kind {term.kind}")
+        if isinstance(term, Consistency | BalancedConsistency) and POLICIES[term.policy] != _moves(POLICIES[term.policy]):
+            raise UserError(f"the eager baseline has no terms.{name}.policy {term.policy}")
 
 
 def eager_round(config: Config) -> "EagerRound":
@@ -37,8 +68,29 @@ def eager_round(config: Config) -> "EagerRound":
     return (EagerBigGANRound if config.network.family == "biggan" else EagerRound)(config)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What an optimiser step's losses are taken of."""
+
+    round: "EagerRound"
+    real: Tensor
+    labels: Tensor | None
+    """Of the real images."""
+    fake: Imagined
+    """In G's graph if it is G's turn."""
+
+    @cached_property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Of real and of generated images."""
+        return self.round.scores(self)
+
+    def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """A pass of D."""
+        return _ask(self.round.discriminator, images, labels)
+
+
 class EagerRound:
-    """One round of `config`, AdvLatGAN-qua included."""
+    """One round of `config`, AdvLatGAN-qua and terms included."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.objective = config, OBJECTIVES[config.objective]
@@ -47,47 +99,65 @@ class EagerRound:
             network: _adam(network, settings)
             for network, settings in ((self.generator, config.generator), (self.discriminator, config.discriminator))
         }
+        self.memory = {
+            name: {key: torch.tensor(value) for key, value in term.memory.items()} for name, term in config.terms.items()
+        }
+        self.freezes = any(isinstance(term, _CONSISTENT) for term in config.terms.values())
+        """Whether the player whose turn it is not takes no gradient."""
         self.rounds = 0
-        self._fake: tuple[Tensor, Tensor | None]
 
     def __call__(self, real: Tensor, real_labels: Tensor) -> None:
-        """D, n_dis times; lazy terms; G."""
+        """D, n_dis times; lazy terms; G; its lazy terms."""
         labels = real_labels if self.config.network.classes else None
-        terms = self.config.terms.values()
         self._turn(self.discriminator)
-        for turn in range(self.config.training.n_dis):
-            if not (self.config.latent.reuse and turn):
-                self._fake = self._imagine(len(real))
-            self._discriminate(real, labels, [term for term in terms if term.every == 1])
-        if lazy := [term for term in terms if term.every > 1 and self.rounds % term.every == 0]:
-            self._step(self.discriminator, sum(term.every * self._penalty(term, real, labels) for term in lazy))
+        for number in range(self.config.training.n_dis):
+            if not (self.config.latent.reuse and number):
+                fake = self._imagine(len(real))
+            turn = Turn(self, real, labels, fake)
+            loss = self.objective.discriminator(*turn.scores)
+            self._step(self.discriminator, loss + self._terms("discriminator", turn))
+        means = {f"score_{side}": scores.detach().mean() for side, scores in zip(("real", "fake"), turn.scores, strict=True)}
+        self._lazily("discriminator", lambda: Turn(self, real, labels, fake))
         self._turn(self.generator)
-        z, labels = self._latents(self.config.training.generator_batch * len(real))
-        loss = self.objective.per_score(_ask(self.discriminator, _ask(self.generator, z, labels), labels)).mean()
-        self._step(self.generator, loss)
+        turn = self._generated(real, labels)
+        loss = self.objective.per_score(turn.judge(turn.fake.images, turn.fake.labels)).mean()
+        self._step(self.generator, loss + self._terms("generator", turn))
+        self._lazily("generator", lambda: self._generated(real, labels))
+        for name, term in self.config.terms.items():
+            self.memory[name] = term.remember(self.memory[name], means)
         self.rounds += 1
+
+    def scores(self, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Of real and of generated images."""
+        return turn.judge(turn.real, turn.labels), turn.judge(turn.fake.images, turn.fake.labels)
 
     def _networks(self) -> tuple[nn.Module, nn.Module]:
         generator, discriminator = map(plain, build(self.config))
         return generator, discriminator
 
     def _turn(self, network: nn.Module) -> None:
-        """The turn of `network` begins: nobody is frozen for it."""
+        """The turn of `network` begins."""
+        if self.freezes:
+            for player in (self.generator, self.discriminator):
+                player.requires_grad_(player is network)
 
-    def _scores(self, real: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _ask(self.discriminator, real, labels), _ask(self.discriminator, *self._fake)
+    def _terms(self, player: str, turn: Turn, every: int = 1) -> Tensor | float:
+        terms = [term for term in self.config.terms.values() if term.player == player and term.every == every]
+        return every * sum(LOSSES[type(term)](term, turn) for term in terms)
 
-    def _discriminate(self, real: Tensor, labels: Tensor | None, terms: list[Term]) -> None:
-        loss = self.objective.discriminator(*self._scores(real, labels))
-        for term in terms:
-            loss = loss + self._penalty(term, real, labels)
-        self._step(self.discriminator, loss)
+    def _lazily(self, player: str, turn: Callable[[], Turn]) -> None:
+        intervals = {term.every for term in self.config.terms.values() if term.player == player and term.every > 1}
+        if due := [every for every in intervals if self.rounds % every == 0]:
+            seen = turn()
+            self._step(getattr(self, player), sum(self._terms(player, seen, every) for every in due))
 
-    def _penalty(self, term: Term, real: Tensor, labels: Tensor | None) -> Tensor:
-        return PENALTIES[type(term)](term, self.discriminator, real, labels, self._fake[0])
+    def _generated(self, real: Tensor, labels: Tensor | None) -> Turn:
+        """G's turn."""
+        z, fake_labels = self._latents(self.config.training.generator_batch * len(real))
+        return Turn(self, real, labels, Imagined(z, fake_labels, _ask(self.generator, z, fake_labels)))
 
-    def _imagine(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """Images of refined latents, and their labels."""
+    def _imagine(self, count: int) -> Imagined:
+        """Images of refined latents."""
         z, labels = self._latents(count)
         for _ in range(self.config.latent.refine_steps):
             self._clear()
@@ -95,7 +165,7 @@ class EagerRound:
             self.objective.per_score(_ask(self.discriminator, _ask(self.generator, z, labels), labels)).mean().backward()
             z = z - self.config.latent.step_size * z.grad.sign()
         with torch.no_grad():
-            return _ask(self.generator, z, labels), labels
+            return Imagined(z, labels, _ask(self.generator, z, labels))
 
     def _latents(self, count: int) -> tuple[Tensor, Tensor | None]:
         classes = self.config.network.classes
@@ -119,6 +189,7 @@ class EagerBigGANRound(EagerRound):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        self.freezes = True
         self.average = deepcopy(self.generator.state_dict())
 
     def __call__(self, real: Tensor, real_labels: Tensor) -> None:
@@ -127,18 +198,14 @@ class EagerBigGANRound(EagerRound):
             for name, value in self.generator.state_dict().items():
                 self.average[name].copy_(self.average[name] * _DECAY + value * (1 - _DECAY))
 
+    def scores(self, turn: Turn) -> tuple[Tensor, Tensor]:
+        both = None if turn.labels is None else torch.cat([turn.labels, turn.fake.labels])
+        sizes = [len(turn.real), len(turn.fake.images)]
+        real_scores, fake_scores = turn.judge(torch.cat([turn.real, turn.fake.images]), both).split(sizes)
+        return real_scores, fake_scores
+
     def _networks(self) -> tuple[nn.Module, nn.Module]:
         return eager_biggan.pair(self.config)
-
-    def _turn(self, network: nn.Module) -> None:
-        for player in (self.generator, self.discriminator):
-            player.requires_grad_(player is network)
-
-    def _scores(self, real: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        fake, fake_labels = self._fake
-        both = None if labels is None else torch.cat([labels, fake_labels])
-        real_scores, fake_scores = _ask(self.discriminator, torch.cat([real, fake]), both).split([len(real), len(fake)])
-        return real_scores, fake_scores
 
 
 _DECAY = 0.9999
@@ -195,22 +262,107 @@ _PLAIN = {
 }
 
 
-def _r1(term: R1, discriminator: nn.Module, real: Tensor, labels: Tensor | None, fake: Tensor) -> Tensor:
-    return term.gamma / 2 * _slope(discriminator, real.clone(), labels).square().flatten(1).sum(1).mean()
+def transform(images: Tensor, policy: Policy) -> Tensor:
+    """T of (B, C, H, W) as CR's trainers write it: mirrored, then cut out of its padding with reflections."""
+    batch, _, *sides = images.shape
+    if policy.flip:
+        images = torch.where((torch.rand(batch) < policy.flip)[:, None, None, None], images.flip(3), images)
+    if policy.shift:
+        down, across = (int(policy.shift * side) for side in sides)
+        shifts = [torch.randint(-most, most + 1, (batch, 1)) for most in (down, across)]
+        rows, columns = (
+            torch.arange(side) + most - shift for side, most, shift in zip(sides, (down, across), shifts, strict=True)
+        )
+        padded = functional.pad(images, (across, across, down, down), mode="reflect").permute(0, 2, 3, 1)
+        found = padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        images = found.permute(0, 3, 1, 2).contiguous()
+    return images
 
 
-def _wgan_gp(term: WganGP, discriminator: nn.Module, real: Tensor, labels: Tensor | None, fake: Tensor) -> Tensor:
-    share = torch.rand(len(real), *[1] * (real.dim() - 1))
-    norm = _slope(discriminator, share * real + (1 - share) * fake, labels).flatten(1).norm(dim=1)
+def _moves(policy: Policy) -> Policy:
+    """What `transform` does of a policy."""
+    return Policy(flip=policy.flip, shift=policy.shift, border="reflect")
+
+
+def _consistency(weight: float, policy: Policy, turn: Turn, images: Tensor, labels: Tensor | None, scores: Tensor) -> Tensor:
+    return weight * functional.mse_loss(scores, turn.judge(transform(images, policy), labels))
+
+
+def _cr(term: Consistency, turn: Turn) -> Tensor:
+    return _consistency(term.weight, POLICIES[term.policy], turn, turn.real, turn.labels, turn.scores[0])
+
+
+def _bcr(term: BalancedConsistency, turn: Turn) -> Tensor:
+    real, fake = turn.scores
+    sides = (term.real, turn.real, turn.labels, real), (term.fake, turn.fake.images, turn.fake.labels, fake)
+    return sum(_consistency(weight, POLICIES[term.policy], turn, *side) for weight, *side in sides if weight)
+
+
+def _zcr(term: LatentConsistency, turn: Turn) -> Tensor:
+    with torch.no_grad():
+        images = _close_by(turn, term.noise)
+    return term.weight * functional.mse_loss(turn.scores[1], turn.judge(images, turn.fake.labels))
+
+
+def _zcr_diversity(term: LatentDiversity, turn: Turn) -> Tensor:
+    return -term.weight * functional.mse_loss(turn.fake.images, _close_by(turn, term.noise))
+
+
+def _close_by(turn: Turn, noise: float) -> Tensor:
+    return _ask(turn.round.generator, turn.fake.z + noise * torch.randn_like(turn.fake.z), turn.fake.labels)
+
+
+def _r1(term: R1, turn: Turn) -> Tensor:
+    return term.gamma / 2 * _slope(turn, turn.real.clone(), turn.labels).square().flatten(1).sum(1).mean()
+
+
+def _r2(term: R2, turn: Turn) -> Tensor:
+    return term.gamma / 2 * _slope(turn, turn.fake.images.clone(), turn.fake.labels).square().flatten(1).sum(1).mean()
+
+
+def _wgan_gp(term: WganGP, turn: Turn) -> Tensor:
+    share = torch.rand(len(turn.real), *[1] * (turn.real.dim() - 1))
+    norm = _slope(turn, share * turn.real + (1 - share) * turn.fake.images, turn.labels).flatten(1).norm(dim=1)
     return term.weight * (norm - term.target).square().mean()
 
 
-def _slope(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+def _dragan(term: Dragan, turn: Turn) -> Tensor:
+    if term.form == "normal":
+        noise = term.scale * torch.randn_like(turn.real)
+    else:
+        share = torch.rand(len(turn.real), *[1] * (turn.real.dim() - 1))
+        noise = share * term.scale * turn.real.std() * torch.rand_like(turn.real)
+    norm = _slope(turn, turn.real + noise, turn.labels).flatten(1).norm(dim=1)
+    return term.weight * (norm - term.target).square().mean()
+
+
+def _lecam(term: LeCam, turn: Turn) -> Tensor:
+    memory = turn.round.memory["lecam"]
+    real, fake = turn.scores
+    above, below = real - memory["fake"], memory["real"] - fake
+    if term.one_sided:
+        above, below = functional.relu(above), functional.relu(below)
+    begun = memory["rounds"] > max(term.start - 1, 0)
+    return term.weight * begun * (above.square().mean() + below.square().mean())
+
+
+def _slope(turn: Turn, images: Tensor, labels: Tensor | None) -> Tensor:
     images.requires_grad_()
-    return torch.autograd.grad(_ask(discriminator, images, labels).sum(), images, create_graph=True)[0]
+    return torch.autograd.grad(turn.judge(images, labels).sum(), images, create_graph=True)[0]
 
 
-PENALTIES = {R1: _r1, WganGP: _wgan_gp}
+LOSSES: dict[type[Term], Callable[[Term, Turn], Tensor]] = {
+    BalancedConsistency: _bcr,
+    Consistency: _cr,
+    Dragan: _dragan,
+    LatentConsistency: _zcr,
+    LatentDiversity: _zcr_diversity,
+    LeCam: _lecam,
+    R1: _r1,
+    R2: _r2,
+    WganGP: _wgan_gp,
+}
+_CONSISTENT = BalancedConsistency | Consistency | LatentConsistency | LatentDiversity
 
 
 def _ask(network: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:

@@ -44,7 +44,18 @@ from fastgan.engine import LocalEngine, keep_freed_memory
 from fastgan.networks import build
 from fastgan.networks.biggan import STYLES
 from fastgan.presets import preset
-from fastgan.terms import WganGP
+from fastgan.terms import (
+    R1,
+    R2,
+    BalancedConsistency,
+    Consistency,
+    Dragan,
+    LatentConsistency,
+    LatentDiversity,
+    LeCam,
+    Term,
+    WganGP,
+)
 from fastgan.training.session import Session
 
 Kind = Literal["eager", "fp32", "bf16", "recomputed"]
@@ -223,19 +234,44 @@ def needed_flop(config: Config) -> float:
     """Floating-point work of a round that computes nothing in vain, in convolutions and matrix products.
 
     With G and D one forward of a batch: an iteration of refinement 2 (G + D), forward and backward to the inputs; images G; a
-    step of D 2 x 3 D, with R1 3 D more and with WGAN-GP 4 D (a gradient, and the backward through it, of a D that is linear in
-    pieces); G's step 3 G + 2 D for each batch of latents.
+    step of D 2 x 3 D; G's step 3 G + 2 D for each batch of latents; and terms as `_work_of` has them.
     """
     of_generator, of_discriminator = flop_of_networks(config)
     training, steps, turns = config.training, config.latent.refine_steps, config.training.n_dis
     imagined = 1 if config.latent.reuse else turns
-    penalties = 0.0
-    for term in config.terms.values():
-        alone = 1 if isinstance(term, WganGP) or term.every > 1 else 0  # R1 of every turn shares the objective's forward
-        penalties += (3 + alone) * (turns if term.every == 1 else 1 / term.every)
     times_generator = imagined * (2 * steps + 1) + 3 * training.generator_batch
-    times_discriminator = imagined * 2 * steps + 6 * turns + penalties + 2 * training.generator_batch
+    times_discriminator = imagined * 2 * steps + 6 * turns + 2 * training.generator_batch
+    for term in config.terms.values():
+        generator, discriminator = _work_of(term)
+        played = training.generator_batch if term.player == "generator" else turns if term.every == 1 else 1
+        times_generator += played / term.every * generator
+        times_discriminator += played / term.every * discriminator
     return times_generator * of_generator + times_discriminator * of_discriminator
+
+
+def _work_of(term: Term) -> tuple[int, int]:
+    """What a term adds to a turn, in forwards of G and of D; a lazy one has the turn to itself, but for D's last images.
+
+    A view of D is 3, forward and backward to the weights and activations. R1 and R2 are 3, and WGAN-GP and DRAGAN, whose points
+    the objective does not share, 4: a gradient, and the backward through it, of a D that is linear in pieces.
+    """
+    lazy = term.every > 1
+    match term:
+        case R1() | R2():
+            return 0, 4 if lazy else 3
+        case WganGP() | Dragan():
+            return 0, 4
+        case Consistency():
+            return 0, 6 if lazy else 3
+        case BalancedConsistency():
+            return 0, (6 if lazy else 3) * ((term.real > 0) + (term.fake > 0))
+        case LatentConsistency():
+            return 1, 6 if lazy else 3
+        case LatentDiversity():
+            return 6 if lazy else 3, 0
+        case LeCam():
+            return 0, 6 if lazy else 0
+    raise UserError(f"nobody has counted the work of a {type(term).__name__} term")
 
 
 def flop_of_networks(config: Config) -> tuple[int, int]:
