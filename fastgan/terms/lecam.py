@@ -61,4 +61,4 @@ class LeCam(Term):
         if self.one_sided:
             above, below = relu(above), relu(below)
         begun = memory["rounds"] > max(self.start - 1, 0)
-        return self.weight * begun * (above.square().mean() + below.square().mean())
+        return self.weight * (begun * (above.square().mean() + below.square().mean()))
