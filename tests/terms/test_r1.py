@@ -27,9 +27,9 @@ def test_second_order():
     seen = scene(batch=2)
 
     def loss(weight, last):
-        return applied(R1(), lambda x: torch.tanh(x.flatten(1) @ weight) @ last, seen)
+        return applied(R1(), lambda x: torch.tanh(x[..., :2, :2].flatten(1) @ weight) @ last, seen)
 
-    inputs = [(torch.randn(*size, dtype=torch.float64) / 4).requires_grad_() for size in ((126, 2), (2,))]
+    inputs = [(torch.randn(*size, dtype=torch.float64) / 2).requires_grad_() for size in ((12, 2), (2,))]
     assert torch.autograd.gradcheck(loss, inputs)
     assert torch.autograd.gradgradcheck(loss, inputs)
 
