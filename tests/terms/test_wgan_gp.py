@@ -149,9 +149,7 @@ def test_second_order(settings):
         seen = scene(real, fake, ROWS[:2])
         return WganGP(**settings).loss(seen, judge(Given(weight, last), WganGP().views(seen)))
 
-    inputs = [
-        (torch.randn(*size, dtype=torch.float64) * scale).requires_grad_() for size, scale in (((126, 2), 0.1), ((2,), 2))
-    ]
+    inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in ((12, 2), (2,))]
     assert torch.autograd.gradcheck(loss, inputs)
     assert torch.autograd.gradgradcheck(loss, inputs)
 
