@@ -144,7 +144,7 @@ class Network:
 class Augmentation:
     """What D is shown all images through: differentiable augmentation, or with a target adaptive augmentation (ADA)."""
 
-    policy: PolicyName | Literal["none"] = "none"
+    policy: Literal["none", PolicyName] = "none"
     """Of `fastgan.policies`: diffaugment and its parts (color, translation, ...), ada, or consistency regularisation's."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """With which each transform is done to an image; where it adapts it begins at 0, and this is the most that it comes to."""

@@ -47,9 +47,10 @@ class Draw:
         """e x + (1 - e) y for (B, ...) tensors, with e = `uniform(name)` for each sample, drawn where it is used."""
         return interpolate_drawn(x, y, self.seed, self._stream(name), self.rows, self.step)
 
-    def perturb(self, name: str, x: Tensor, form: str, scale: float) -> Tensor:
-        """(B, ...) with noise on top, of one of `kernels.interpolate.FORMS`, drawn where it is used."""
-        return perturb_drawn(x, self.seed, self._stream(name), self.rows, self.step, form=form, scale=scale)
+    def perturb(self, name: str, x: Tensor, form: str, scale: float, std: Tensor | None = None) -> Tensor:
+        """(B, ...) with noise on top, of one of `kernels.interpolate.FORMS`, drawn where it is used. The uniform form's `std`,
+        a scalar, is x's own where none is given."""
+        return perturb_drawn(x, self.seed, self._stream(name), self.rows, self.step, form=form, scale=scale, std=std)
 
     def transforms(self, name: str, policy: Policy, size: tuple[int, int], probability: float | Tensor = 1.0) -> Transforms:
         """What `kernels.augment.augment` shall do to each sample's image of this height and width, each with `probability`."""

@@ -18,6 +18,8 @@ from torch import Tensor
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
 from fastgan.kernels.gradient_penalty import gradient_penalty
+from fastgan.kernels.interpolate import deviation
+from fastgan.kernels.reduction import accumulator
 from fastgan.terms.term import Scene, Term
 
 
@@ -44,13 +46,19 @@ class Dragan(Term):
         return self.form == "uniform"
 
     @property
+    def spans_ranks(self) -> bool:
+        """It is taken over all ranks."""
+        return True
+
+    @property
     def second_order(self) -> bool:
         """The penalty differentiates the slope."""
         return True
 
     def views(self, scene: Scene) -> dict[str, View]:
         """The points around real images, alone: their gradient is differentiated again."""
-        around = scene.draw.perturb("dragan", scene.real.detach(), self.form, self.scale)
+        std = _deviation(scene) if self.form == "uniform" else None
+        around = scene.draw.perturb("dragan", scene.real.detach(), self.form, self.scale, std)
         return {"dragan": View(around.requires_grad_(), scene.real_labels, alone=True)}
 
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
@@ -58,3 +66,12 @@ class Dragan(Term):
         view = judged["dragan"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
         return self.weight * gradient_penalty(gradient, target=self.target)
+
+
+def _deviation(scene: Scene) -> Tensor:
+    """The standard deviation of the real images of all ranks, a scalar."""
+    own, over_ranks = deviation(scene.real), scene.over_ranks
+    if over_ranks is None:
+        return own
+    mean = scene.real.detach().mean(dtype=accumulator(scene.real.dtype))
+    return over_ranks(own.square() + (mean - over_ranks(mean)).square()).sqrt()

@@ -16,12 +16,14 @@ from torch.nn.functional import relu
 
 from fastgan.checked import CHECKED, Count, NonNegativeFloat
 from fastgan.judgement import Judgement, View
+from fastgan.kernels.reduction import accumulator
 from fastgan.terms.term import Scene, Term
 
 
 @dataclass(frozen=True, config=CHECKED)
 class LeCam(Term):
-    """Its averages are of whole rounds, over all ranks; they are part of the game's state."""
+    """Its averages are of whole rounds, over all ranks; they are part of the game's state. Distances are in float32 or better,
+    whatever the precision of the scores."""
 
     weight: NonNegativeFloat = 0.3
     """0.3 as published for CIFAR."""
@@ -54,8 +56,9 @@ class LeCam(Term):
     def loss(self, scene: Scene, judged: Mapping[str, Judgement]) -> Tensor:
         """The weighted term; 0 before `start`."""
         memory = scene.memory["lecam"]
-        above, below = judged["real"].score - memory["fake"], memory["real"] - judged["fake"].score
+        real, fake = (judged[side].score for side in ("real", "fake"))
+        above, below = real.to(accumulator(real.dtype)) - memory["fake"], memory["real"] - fake.to(accumulator(fake.dtype))
         if self.one_sided:
             above, below = relu(above), relu(below)
         begun = memory["rounds"] > max(self.start - 1, 0)
-        return self.weight * begun * (above.square().mean() + below.square().mean())
+        return self.weight * (begun * (above.square().mean() + below.square().mean()))

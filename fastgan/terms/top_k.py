@@ -51,7 +51,7 @@ class TopK(Term):
         """The k highest of all ranks' scores; of maps, those with the highest means. Equal scores in the order of the batch."""
         scores = scene.gather(scores)
         past = 1.0 if not self.rounds else min(1.0, scene.draw.step / self.rounds)
-        k = max(1, int(len(scores) * self.share**past))
+        k = max(1, int(len(scores) * self.share**past + 1e-9))  # 100 * 0.29 is 28.999999999999996
         order = scores.detach().flatten(1).mean(1) if scores.dim() > 1 else scores.detach()
         return scores[torch.sort(order, descending=True, stable=True).indices[:k]]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
-from fastgan.kernels.gradient_penalty import gradient_penalty
+from fastgan.kernels.gradient_penalty import gradient_norms, gradient_penalty
 from fastgan.terms.term import Scene, Term
 
 
@@ -41,6 +41,11 @@ class WganGP(Term):
         return self.kind == "max"
 
     @property
+    def spans_ranks(self) -> bool:
+        """The norms are gathered."""
+        return True
+
+    @property
     def second_order(self) -> bool:
         """Always."""
         return True
@@ -54,4 +59,6 @@ class WganGP(Term):
         """weight times the penalty."""
         view = judged["wgan_gp"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
+        if self.kind == "max" and scene.over_ranks is not None:
+            return self.weight * scene.gather(gradient_norms(gradient)).max(0).values.square()
         return self.weight * gradient_penalty(gradient, self.kind, target=self.target, power=self.power)

@@ -39,6 +39,36 @@ def test_equals_its_formula_with_all_gradients(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_passes_the_checks_of_first_and_second_order(form):
+    """Towards images and weights: what a penalty on such a D, and its refinement, ask for."""
+    torch.manual_seed(2)
+
+    class Given(nn.Module):
+        def __init__(self, weight, last):
+            super().__init__()
+            self.forward = lambda x: torch.tanh(x.flatten(1) @ weight) @ last
+
+    def scores(x, weight, last):
+        return GradientNormalised(Given(weight, last), form)(x)
+
+    sizes = (2, 3, 2, 1), (6, 2), (2,)
+    inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    assert torch.autograd.gradcheck(scores, inputs)
+    assert torch.autograd.gradgradcheck(scores, inputs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_where_score_and_slope_are_zero_nothing_breaks(form):
+    network, x = judge(), torch.randn(3, 3, 2, 2, dtype=torch.float64)
+    for part in network[3].parameters():
+        nn.init.zeros_(part)
+    scores = GradientNormalised(network, form)(x)
+    assert not scores.any()
+    gradients = torch.autograd.grad(scores.sum(), list(network.parameters()), allow_unused=True)
+    assert all(g is None or g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_without_gradients_it_gives_the_same_scores(form):
     network, x = GradientNormalised(judge(), form), torch.randn(4, 3, 2, 2, dtype=torch.float64)
     with torch.no_grad():

@@ -1,5 +1,4 @@
-"""Every kind of the WGAN-GP term against its formula, sample by sample, in float64. The kind that training knows best is in
-tests/games/test_terms.py too."""
+"""Every kind of the WGAN-GP term against its formula, sample by sample, in float64."""
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from fastgan.checked import UserError
 from fastgan.config import Config, override
 from fastgan.draw import Draw
 from fastgan.judgement import judge
-from fastgan.terms import Imagined, Scene, WganGP
+from fastgan.terms import Imagined, Scene, Term, WganGP
 
 ROWS = torch.arange(40, 47)
 SEED, ROUND = 3, 5
@@ -134,3 +133,77 @@ def test_settings_out_of_range_are_one_line(wrong, named):
     with pytest.raises(UserError, match=named) as caught:
         override(Config(), [f"terms.wgan_gp.{wrong}"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_second_order(settings):
+    torch.manual_seed(0)
+    real, fake = (side[:2, :, :2, :2] for side in images())
+
+    class Given(nn.Module):
+        def __init__(self, weight, last):
+            super().__init__()
+            self.forward = lambda x: torch.tanh(x.flatten(1) @ weight) @ last
+
+    def loss(weight, last):
+        seen = scene(real, fake, ROWS[:2])
+        return WganGP(**settings).loss(seen, judge(Given(weight, last), WganGP().views(seen)))
+
+    inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in ((12, 2), (2,))]
+    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradgradcheck(loss, inputs)
+
+
+def test_over_ranks_the_largest_norm_is_the_largest_of_all():
+    """This rank's own, or another's: then nothing of it is this rank's to change."""
+    network, (real, fake) = critic(), images()
+    largest = max(norms(network, real, fake)).item()
+    for others, expected in ((largest / 2, largest**2), (largest * 2, (largest * 2) ** 2)):
+        options = {
+            "over_ranks": lambda x: x,
+            "gather": lambda x, others=others: torch.cat([torch.full_like(x.detach(), others), x]),
+        }
+        seen = Scene(real, None, lambda: Imagined(fake, None, fake), lambda z: z, Draw(SEED, "D", ROUND, ROWS), **options)
+        term = WganGP(weight=1, kind="max")
+        loss = term.loss(seen, judge(network, term.views(seen)))
+        assert loss.item() == pytest.approx(expected, rel=1e-12)
+        (gradient,) = torch.autograd.grad(loss, [network[0].weight], allow_unused=True)
+        assert gradient.any() == (others < largest)
+
+
+def test_it_accumulates_in_single_precision():
+    """A slope whose squares overflow in half precision: 4,096 values of 32."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4096, 1, bias=False), nn.Flatten(0)).half()
+    nn.init.constant_(network[1].weight, 32.0)
+    real = torch.randn(2, 1, 64, 64).half()
+    seen = scene(real, real, ROWS[:2])
+    loss = WganGP(weight=1).loss(seen, judge(network, WganGP().views(seen)))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((32 * 64 - 1) ** 2, rel=1e-3)
+
+
+def test_it_looks_between_the_images_alone():
+    """One share an image, drawn by its row, whatever the micro-batch; neither the images nor G's graph are touched."""
+    real, fake = (torch.randn(7, 3, 4, 4).requires_grad_(number) for number in (False, True))
+    (view,) = WganGP().views(scene(real, fake)).values()
+    assert view.alone
+    assert view.images.is_leaf
+    e = Draw(SEED, "D", ROUND, ROWS).uniform("wgan-gp", 1).view(7, 1, 1, 1)
+    torch.testing.assert_close(view.images, e * real + (1 - e) * fake)
+    assert e.unique().numel() == 7
+    half = scene(real[3:], fake[3:], ROWS[3:])
+    torch.testing.assert_close(WganGP().views(half)["wgan_gp"].images, view.images[3:])
+    points = WganGP().views(scene(real.flatten(1)[:, :2], fake.flatten(1)[:, :2]))["wgan_gp"].images
+    torch.testing.assert_close(points, view.images.flatten(1)[:, :2])
+
+
+def test_where_classes_differ_the_points_have_the_real_images():
+    real, fake = (torch.randn(7, 3, 4, 4) for _ in range(2))
+    labels = torch.arange(7), torch.arange(7).flip(0)
+    seen = Scene(real, labels[0], lambda: Imagined(fake, labels[1], fake), lambda z: z, Draw(SEED, "D", ROUND, ROWS))
+    assert WganGP().views(seen)["wgan_gp"].labels is labels[0]
+
+
+def test_slopes_differentiated_are_of_second_order():
+    assert WganGP().second_order
+    assert not Term().second_order
