@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.advlatgan import mean_by
+from bench.experiments import mean_by
 
 HERE = Path(__file__).parent
 PAGE = HERE / "advlatgan.md"
