@@ -118,18 +118,26 @@ class Network:
         "biggan-deep",
         "sagan",
         "projection-resnet",
+        "r3gan",
     ] = "sn-cnn"
     """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
     width: int = Field(default=64, ge=1, le=2**14)
-    """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published."""
+    """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published; for r3gan channels of the widest
+    maps, 768 or 1536 as published."""
     classes: Count = 0
     """Classes that both networks are told, as many as the data has; 0 is unconditional."""
     attention: tuple[Positive, ...] = (64,)
     """BigGAN's kin: sides of the maps that self-attention looks at; those that a network doesn't have are passed over."""
     embedding: Positive = 128
-    """BigGAN's kin: numbers of the class vector that all blocks of G share."""
+    """BigGAN's kin: numbers of the class vector that all blocks of G share; r3gan: of the one beside z."""
     depth: Positive = 2
-    """BigGAN-deep: blocks of a stage."""
+    """BigGAN-deep and r3gan: blocks of a stage."""
+    expansion: Positive = 2
+    """r3gan: channels inside a block, in those of its map."""
+    group: Positive = 16
+    """r3gan: channels in a group of a block's 3x3 convolution; all of them where there are fewer."""
+    widest: Positive = 32
+    """r3gan: side of the largest maps that have `width` channels; each doubling beyond halves them."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
     batch_norm_ranks: Count = 0
