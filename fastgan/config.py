@@ -118,18 +118,26 @@ class Network:
         "biggan-deep",
         "sagan",
         "projection-resnet",
+        "r3gan",
     ] = "sn-cnn"
     """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
     width: int = Field(default=64, ge=1, le=2**14)
-    """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published."""
+    """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published; for r3gan channels of the widest
+    maps, 768 or 1536 as published."""
     classes: Count = 0
     """Classes that both networks are told, as many as the data has; 0 is unconditional."""
     attention: tuple[Positive, ...] = (64,)
     """BigGAN's kin: sides of the maps that self-attention looks at; those that a network doesn't have are passed over."""
     embedding: Positive = 128
-    """BigGAN's kin: numbers of the class vector that all blocks of G share."""
+    """BigGAN's kin: numbers of the class vector that all blocks of G share; r3gan: of the one beside z."""
     depth: Positive = 2
-    """BigGAN-deep: blocks of a stage."""
+    """BigGAN-deep and r3gan: blocks of a stage."""
+    expansion: Positive = 2
+    """r3gan: channels inside a block, in those of its map."""
+    group: Positive = 16
+    """r3gan: channels in a group of a block's 3x3 convolution; all of them where there are fewer."""
+    widest: Positive = 32
+    """r3gan: side of the largest maps that have `width` channels; each doubling beyond halves them."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
     batch_norm_ranks: Count = 0
@@ -148,6 +156,8 @@ class Augmentation:
     """Of `fastgan.policies`: diffaugment and its parts (color, translation, ...), ada, or consistency regularisation's."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """With which each transform is done to an image; where it adapts it begins at 0, and this is the most that it comes to."""
+    probability_end: float | None = Field(default=None, ge=0, le=1)
+    """Where the probability has gone by the end of training.burn_in, if it does not adapt."""
     target: float | None = Field(default=None, ge=-1, le=1)
     """Where set, the probability rises while the mean sign of D's real scores is above it, and falls below (ADA: 0.6)."""
     images: PositiveFloat = 500_000.0
@@ -158,6 +168,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.policy == "none" and self.target is not None:
             raise ValueError("augmentation.target needs an augmentation.policy, say ada")
+        if self.target is not None and self.probability_end is not None:
+            raise ValueError("augmentation.target adapts the probability: it takes no augmentation.probability_end")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -166,8 +178,12 @@ class Adam:
 
     rate: PositiveFloat = 2e-4
     """Learning rate, before the schedule."""
+    rate_end: PositiveFloat | None = None
+    """Where the rate has gone by the end of training.burn_in, before the schedule; it stays where none is named."""
     betas: tuple[Fraction, Fraction] = (0.0, 0.9)
     """Decay of the averages of the gradient and of its square."""
+    beta2_end: Fraction | None = None
+    """Where the second of them has gone by the end of training.burn_in."""
     eps: PositiveFloat = 1e-8
     """Added to the denominator."""
     weight_decay: NonNegativeFloat = 0.0
@@ -206,8 +222,12 @@ class Training:
     """Threads that torch computes with on the CPU; 0 leaves its own choice. Bit-exact resumption holds at equal counts."""
     ema_half_life: NonNegativeFloat = 10_000.0
     """Images after which a weight counts half in the averaged generator; 0 turns the average off."""
+    ema_half_life_end: NonNegativeFloat | None = None
+    """Where that has gone by the end of training.burn_in; it stays where none is named."""
     ema_rampup: PositiveFloat | None = 0.05
     """Early on the half-life is at most this share of the images seen so far (StyleGAN2-ADA)."""
+    burn_in: NonNegativeFloat = 0.0
+    """Real images over which every setting that has an end goes there, along half a cosine (R3GAN); 0 for no such setting."""
     log_every: Positive = 50
     """Rounds between metrics."""
     sample_every: Count = 500
@@ -352,6 +372,14 @@ class Config:
         for player in ("generator", "discriminator"):
             if getattr(self, player).warmup >= training.steps:
                 raise ValueError(f"{player}.warmup must end before training.steps ({training.steps})")
+        ending = [name for name, value in flatten(self).items() if name.endswith("_end") and value is not None]
+        if ending and not training.burn_in:
+            raise ValueError(f"{ending[0]} needs training.burn_in, the images over which it is gone to")
+
+    def burnt_in(self, round_number: int) -> float:
+        """The share of the burn-in that has passed when a round begins, in [0, 1]; 1 in a run without one."""
+        images = round_number * self.training.n_dis * self.training.batch_size
+        return min(images / self.training.burn_in, 1.0) if self.training.burn_in else 1.0
 
     def _check_objective(self) -> None:
         objective, training = OBJECTIVES[self.objective], self.training

@@ -45,6 +45,12 @@ BIGGAN = (
     "generator.eps=1e-4", "discriminator.eps=1e-4",  # with Adam's usual eps rounding alone would move biases by whole steps
     "latent.direction=l2", "latent.step_size=0.5",  # the sign of a derivative that nearly vanishes is rounding's too
 )  # fmt: skip
+R3GAN = (
+    "network.family=r3gan", "network.width=6", "network.group=6", "network.depth=1", *R1, "terms.r1.gamma_end=0.1",
+    "terms.r2.gamma=1", "terms.r2.gamma_end=0.1", "training.burn_in=30", "training.ema_half_life_end=10",
+    "generator.schedule=constant", "generator.rate=1e-3", "generator.rate_end=1e-4", "generator.beta2_end=0.99",
+    "discriminator.beta2_end=0.99", "generator.eps=1e-4", "discriminator.eps=1e-4", "latent.direction=l2",
+)  # fmt: skip
 PAIRS = ("latent.pair=hard", "latent.pair_distance=0.5", "terms.mode_seeking.weight=1")
 ADAPTED = (  # the probability of T moves in rounds 2 and 4, and the scores to be 0 within
     "augmentation.policy=ada", "augmentation.target=0", "augmentation.images=40", "augmentation.every=2",
@@ -63,6 +69,7 @@ CASES = {
     "local, top-k, adapted": (*ADAPTED, *TOP_K),
     "local, accumulating, adapted": (*ADAPTED, "training.accumulate=2"),
     "local, gathered": GATHERED,
+    "local, r3gan": R3GAN,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
     "zero 1, merged": (*R1, "engine.zero_stage=1", "training.merged=true", "latent.refine_steps=0"),
@@ -78,6 +85,8 @@ CASES = {
     "zero 0, gone back": (*R1, "engine.zero_stage=0"),
     "zero 2, gone back": (*R1, "engine.zero_stage=2"),
     "zero 3, gone back": ("engine.zero_stage=3",),
+    "zero 0, r3gan": (*R3GAN, "engine.zero_stage=0"),
+    "zero 2, r3gan": (*R3GAN, "engine.zero_stage=2"),
     "zero 0, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=0"),
     "zero 1, biggan": (*BIGGAN, "engine.zero_stage=1"),
     "zero 2, biggan": (*BIGGAN, *R1, *WEAK, "engine.zero_stage=2"),
@@ -127,7 +136,7 @@ def plain(case: str) -> Config:
 
 def session(config: Config, ranks: Ranks = ALONE) -> Session:
     """The small game, its engines and its share of the stream of digits, at round 0."""
-    if config.network.family == "biggan":
+    if config.network.family in ("biggan", "r3gan"):
         return build_session(config, open_source(config), ranks)
     torch.manual_seed(0)
     game = AdversarialGame(

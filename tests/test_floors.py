@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "kernels": 0,
-    "checked": 1, "progress": 1, "draw": 1.1, "judgement": 1.1, "policies": 1.1, "objectives": 1.15,
+    "annealing": 1, "checked": 1, "progress": 1, "draw": 1.1, "judgement": 1.1, "policies": 1.1, "objectives": 1.15,
     "terms": 1.2, "config": 1.3, "presets": 1.4,
     "latent": 2, "networks": 2,
     "games": 3,

@@ -1,6 +1,8 @@
 """Where real images come from, by name.
 
     digits    scikit-learn's 1,797 real 8x8 digits in ten classes, embedded in that package: nothing is downloaded
+    stacked-  three of them, one a channel: 60,000 images in 1,000 classes, after StackedMNIST
+    digits
     arrays    a user's .npz (images, labels) or .npy (images)
     folder    a user's folder of images, or of a folder for each class (`folder`); a packed set is taken for what it is
     shards    a set that `fastgan data pack` wrote (`shards`)
@@ -21,6 +23,8 @@ from fastgan.data.shards import is_packed, open_shards
 from fastgan.data.source import SPLITS, AnyPath, DataError, Source, first_line, in_memory
 
 _HELD_OUT_EVERY = 5  # every fifth digit of a class, in file order, is held out: 355 of 1,797
+_STACKS = 60_000  # of three digits: as many as MNIST has training images
+_STACKED_SEED = 1000
 _MOST_CLASSES = 1 << 16  # above this a "label" is an identifier, and a table of class names would fill the memory
 
 
@@ -67,6 +71,25 @@ def _digits(path: AnyPath | None, split: str) -> Source:
         held_out[np.flatnonzero(labels == label)[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]] = True
     chosen = {"train": ~held_out, "held-out": held_out, "all": np.ones_like(held_out)}[split]
     return in_memory("digits", tuple("0123456789"), images[chosen], labels[chosen])
+
+
+def _stacked_digits(path: AnyPath | None, split: str) -> Source:
+    """Three training digits, each as likely, in the three channels of an image; its class is 100 a + 10 b + c. For counting
+    modes (Metz, Poole, Pfau, Sohl-Dickstein, "Unrolled generative adversarial networks", ICLR 2017, section 3.3.1)."""
+    if path is not None:
+        raise DataError(
+            f"the source 'stacked-digits' is made of embedded digits and takes no path, but was given {str(path)!r}"
+        )
+    if split == "held-out":
+        raise DataError("the source 'stacked-digits' has no held-out split")
+    digits = _digits(None, "train")
+    images = np.stack([digits.read(index)[..., 0] for index in range(len(digits))])
+    # Four numbers of 64 bits from each count: image i is a function of i alone, whatever numpy's generators become.
+    numbers = np.random.Philox(key=_STACKED_SEED).random_raw(4 * _STACKS).reshape(_STACKS, 4)
+    chosen = (numbers[:, :3] % np.uint64(len(digits))).astype(np.int64)
+    stacks = images[chosen].transpose(0, 2, 3, 1)
+    classes = tuple(f"{number:03}" for number in range(1000))
+    return in_memory("stacked-digits", classes, stacks, digits.labels[chosen] @ np.array([100, 10, 1]))
 
 
 @cache
@@ -134,6 +157,7 @@ def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 SOURCES: dict[str, Callable[[AnyPath | None, str], Source]] = {
     "digits": _digits,
+    "stacked-digits": _stacked_digits,
     "arrays": _arrays,
     "folder": open_folder,
     "shards": open_shards,

@@ -26,6 +26,7 @@ from fastgan.checked import UserError
 from fastgan.config import Adam, Engine
 from fastgan.engine.distributed import Ranks
 from fastgan.engine.local import AUTOCAST, adam, kind_of, lay_out
+from fastgan.engine.schedule import set_optimiser
 from fastgan.networks.layers import iterate_spectral_norms
 
 OURS = {
@@ -87,7 +88,7 @@ class DeepSpeedEngine:
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
         self.clip_norm, self.clip_weights, self.accumulate = settings.clip_norm, settings.clip_weights, accumulate
-        self.base_rate = settings.rate * main_share
+        self.settings, self.main_share = settings, main_share
         self.dtype = AUTOCAST[precision]
         channels_last = [_is_channels_last(parameter) for parameter in self.parameters]
         for parameter in self.parameters:  # DeepSpeed looks at a weight's memory as one row; `contiguous` keeps odd strides
@@ -115,10 +116,9 @@ class DeepSpeedEngine:
         """The context that losses are computed in."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
-    def set_rate(self, factor: float) -> None:
-        """Set the learning rate to `factor` times the configured one."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.base_rate * factor
+    def set_rate(self, factor: float, burnt_in: float = 1.0) -> None:
+        """Set rate and beta2 to where they have gone when this share of the burn-in has passed, the rate times `factor`."""
+        set_optimiser(self.optimiser, self.settings, self.main_share, factor, burnt_in)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those of the player's parameters."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastgan.config import Adam
 from fastgan.engine.distributed import ALONE, Ranks
+from fastgan.engine.schedule import set_optimiser
 from fastgan.networks.layers import iterate_spectral_norms
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +39,7 @@ class LocalEngine:
         self.parameters = [parameter for network in self.networks for parameter in network.parameters()]
         self.device = self.parameters[0].device
         self.clip_norm, self.clip_weights = settings.clip_norm, settings.clip_weights
-        self.base_rate = settings.rate * main_share
+        self.settings, self.main_share = settings, main_share
         self.optimiser = adam(self.parameters, settings, main_share)
         self.dtype = AUTOCAST[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
@@ -47,10 +48,9 @@ class LocalEngine:
         """The context that losses are computed in."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
-    def set_rate(self, factor: float) -> None:
-        """Set the learning rate to `factor` times the configured one."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.base_rate * factor
+    def set_rate(self, factor: float, burnt_in: float = 1.0) -> None:
+        """Set rate and beta2 to where they have gone when this share of the burn-in has passed, the rate times `factor`."""
+        set_optimiser(self.optimiser, self.settings, self.main_share, factor, burnt_in)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those of the player's parameters."""

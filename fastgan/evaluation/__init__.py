@@ -13,9 +13,10 @@ from .digits import (
 from .diversity import diversity_within_classes
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
 from .manifold import ManifoldReport, manifold
-from .modes import ModesReport, good_samples, is_good
+from .modes import CoverageReport, ModesReport, covered_classes, good_samples, is_good
 
 __all__ = [
+    "CoverageReport",
     "DigitsClassifier",
     "DigitsJudge",
     "DigitsReport",
@@ -26,6 +27,7 @@ __all__ = [
     "Tally",
     "cached_classifier",
     "classifier_key",
+    "covered_classes",
     "diversity_within_classes",
     "fd_digits",
     "frechet_distance",

@@ -4,6 +4,9 @@ A sample is good within `REACH` sigma of a mode's centre; all but e^-8 of a roun
 covered if one good sample lies at it, and has its fair share if at least `FAIR` of (samples / modes) do: one sample in many
 thousands covers a mode, so the second count falls first. AdvLatGAN (Li et al., NeurIPS 2022) and the samplers that it is
 compared with count so on grids and rings of Gaussians.
+
+Where a mode is a class, as in StackedMNIST (Metz et al., "Unrolled generative adversarial networks", ICLR 2017, section 3.3.1),
+every sample has one, which a classifier says: what is counted are the classes that appear, and how evenly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +38,46 @@ class ModesReport:
     def shown(self) -> str:
         """For people: "70.52 % (25 of 25 modes)"; one sample of 5,000 is 0.02 %."""
         return f"{100 * self.value:.2f} % ({self.modes} of {self.of} modes)"
+
+
+@dataclass(frozen=True)
+class CoverageReport:
+    """What `covered_classes` found."""
+
+    value: int
+    """Classes with at least one sample."""
+    of: int
+    """Classes there are."""
+    kl: float
+    """KL divergence of the samples from the uniform distribution over the classes, sum p log(p / uniform), in nats: 0 to log of
+    the classes. Evenly drawn samples have (classes - 1) / (2 samples) on average."""
+    num: int
+    """Samples judged."""
+
+    @property
+    def shown(self) -> str:
+        """For people: "987 of 1000 (KL 0.121)"."""
+        return f"{self.value} of {self.of} (KL {self.kl:.3f})"
+
+
+def covered_classes(labels: Tensor, classes: int) -> CoverageReport:
+    """Judge samples by their classes.
+
+    Args:
+        labels: int64 (N,), 0 to classes - 1, N above 0.
+        classes: how many there are.
+
+    Raises:
+        ValueError: no samples, or labels of another shape or range.
+    """
+    if labels.dim() != 1 or not len(labels):
+        raise ValueError(f"labels are (N,), N above 0, not {tuple(labels.shape)}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels are whole numbers from 0 to {classes - 1}")
+    counts = torch.bincount(labels.cpu(), minlength=classes)
+    share = counts[counts > 0].double() / len(labels)
+    kl = (share * (share * classes).log()).sum().item()
+    return CoverageReport(value=len(share), of=classes, kl=max(kl, 0.0), num=len(labels))
 
 
 def is_good(samples: Tensor, centres: Sequence[tuple[float, float]], sigma: float) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,13 @@ def build(config: Config) -> AdversarialGame:
         refinement=Refinement(config.latent, objective),
         pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
-        augmentation=None if config.augmentation.policy == "none" else Augmentation(config.augmentation, images),
+        augmentation=None
+        if config.augmentation.policy == "none"
+        else Augmentation(config.augmentation, images, config.burnt_in),
         n_dis=config.training.n_dis,
         generator_batch=config.training.generator_batch,
         reuse_latents=config.latent.reuse,
         merged=config.training.merged,
         classes=config.network.classes,
+        burnt_in=config.burnt_in,
     )

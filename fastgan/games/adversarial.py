@@ -49,6 +49,8 @@ class AdversarialGame(Game):
     With `merged` both players step at once, on losses of the same networks: G's phase comes first, its images are those that D
     learns from (unless it refines their latents), and one pass of G is saved. `n_dis` and `generator_batch` are 1 then.
 
+    `burnt_in` gives the share of the burn-in that has passed when a round begins: terms are told it.
+
     With `pairing` each turn of D draws pairs, (z1, z2) of one label; whatever else is played in the round takes those of D's
     last turn, G's phase as they were before refinement. `generator_batch` is 1 then.
     """
@@ -71,6 +73,7 @@ class AdversarialGame(Game):
         reuse_latents: bool = False,
         merged: bool = False,
         classes: int = 0,
+        burnt_in: Callable[[int], float] = lambda round_number: 1.0,
     ) -> None:
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
@@ -83,7 +86,7 @@ class AdversarialGame(Game):
         self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
         self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
-        self.merged, self.classes = merged, classes
+        self.merged, self.classes, self.burnt_in = merged, classes, burnt_in
         self._reused: dict[tuple[int, int], Imagined] = {}
         self._pairs: dict[int, Drawn] = {}
         self._shared: dict[int, Imagined] = {}
@@ -171,6 +174,7 @@ class AdversarialGame(Game):
                 "gather": self.gather,
                 "networks": self.networks_of(player),
                 "memory": remembered,
+                "burnt_in": self.burnt_in(draw.step),
             }
             return Scene(batch["images"], real_labels, partial(imagine, half), generate, draw, **more)
 

@@ -6,14 +6,15 @@ training", NeurIPS 2020). With a target it is adaptive augmentation (ADA; Karras
 
     p <- p + sign( m sign D(T(x)) - target ) * (images of those rounds) / (images over which p goes from 0 to 1)
 
-as D that over-fits scores nearly all real images above 0.
+as D that over-fits scores nearly all real images above 0. With an end of the probability it goes there over the burn-in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from fastgan.annealing import annealed
 from fastgan.config import Augmentation as Settings
 from fastgan.draw import Draw
 from fastgan.kernels.augment import augment
@@ -26,10 +27,12 @@ class Augmentation(nn.Module):
     Args:
         settings: of the configuration.
         images: real images that D is shown in a round, over all ranks.
+        burnt_in: round -> the share of the burn-in that has passed when it begins.
     """
 
-    def __init__(self, settings: Settings, images: int) -> None:
+    def __init__(self, settings: Settings, images: int, burnt_in: Callable[[int], float] = lambda round_number: 1.0) -> None:
         super().__init__()
+        self.burnt_in = burnt_in
         self.settings, self.policy = settings, POLICIES[settings.policy]
         self.step = images * settings.every / settings.images
         adaptive = settings.target is not None
@@ -40,8 +43,10 @@ class Augmentation(nn.Module):
 
     def forward(self, draw: Draw, name: str, images: Tensor) -> Tensor:
         """T of (B, C, H, W), drawn under this name; differentiable."""
-        size = tuple(images.shape[2:])
-        return augment(images, draw.transforms(f"augment/{name}", self.policy, size, self.probability), self.policy.border)
+        size, settings, probability = tuple(images.shape[2:]), self.settings, self.probability
+        if settings.probability_end is not None:
+            probability = annealed(settings.probability, settings.probability_end, self.burnt_in(draw.step))
+        return augment(images, draw.transforms(f"augment/{name}", self.policy, size, probability), self.policy.border)
 
     @torch.no_grad()
     def observed(self, scores: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from fastgan.annealing import annealed
 from fastgan.checked import CHECKED, NonNegativeFloat
 from fastgan.judgement import Judgement, View
 from fastgan.kernels.gradient_penalty import gradient_penalty
@@ -24,6 +25,8 @@ class R2(Term):
     accumulated in fp32 or better."""
 
     gamma: NonNegativeFloat = 1.0
+    gamma_end: NonNegativeFloat | None = None
+    """Where gamma has gone by the end of training.burn_in; it stays where none is named."""
 
     @property
     def second_order(self) -> bool:
@@ -39,4 +42,5 @@ class R2(Term):
         """gamma / 2 times the batch mean of the squared gradient norm."""
         view = judged["fake"]
         (gradient,) = torch.autograd.grad(view.score.sum(), view.images, create_graph=True)
-        return self.gamma / 2 * gradient_penalty(gradient, "zero-centred")
+        gamma = annealed(self.gamma, self.gamma_end, scene.burnt_in)
+        return gamma / 2 * gradient_penalty(gradient, "zero-centred")

@@ -53,6 +53,8 @@ class Scene:
     the ranks' gradients is its gradient (`engine.distributed.Ranks.gather`)."""
     networks: Sequence[nn.Module] = ()
     """Those that learn in this phase."""
+    burnt_in: float = 1.0
+    """The share of the run's burn-in that has passed, in [0, 1]: for weights that are annealed."""
     memory: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """What terms have kept from the rounds before, by the term's name in the table."""
 

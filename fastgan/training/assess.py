@@ -13,7 +13,15 @@ from torch import Tensor
 from fastgan.checked import UserError, nearest
 from fastgan.data import DISTRIBUTIONS, Stream, open_source
 from fastgan.engine import ALONE, Ranks
-from fastgan.evaluation import DigitsJudge, Tally, cached_classifier, diversity_within_classes, good_samples, manifold
+from fastgan.evaluation import (
+    DigitsJudge,
+    Tally,
+    cached_classifier,
+    covered_classes,
+    diversity_within_classes,
+    good_samples,
+    manifold,
+)
 from fastgan.evaluation.manifold import NEAREST
 from fastgan.latent.samplers import name_of
 from fastgan.training.files import write_json
@@ -21,12 +29,14 @@ from fastgan.training.run import Run
 from fastgan.training.sampling import Cost, Recipe, Samples
 
 DEFAULT_NUM = 5000
+MODES_NUM = 26_000
+"""Samples in which the 1,000 modes of stacked digits are counted, as in the literature since Metz et al. 2017."""
 
 
 def evaluate(
     run: Run,
     metrics: Sequence[str] | None = None,
-    num: int = DEFAULT_NUM,
+    num: int | None = None,
     refine_steps: int = 0,
     step_size: float = 0.05,
     *,
@@ -38,7 +48,8 @@ def evaluate(
 
     Args:
         metrics: names of `METRICS`; where None, those that fit the run's data.
-        num, refine_steps, step_size: of the samples.
+        num: samples that are judged; where None, as many as is usual for these metrics.
+        refine_steps, step_size: of the samples.
         ranks: the processes that draw them; the first one judges.
         quiet: show no progress.
         options: of the samples, as in `fastgan.sample`; classes are drawn uniformly unless "labels" names some.
@@ -52,7 +63,7 @@ def evaluate(
         UserError: an unknown metric, or one that can't judge this run's data; a number out of range; what the sampler finds.
     """
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, **{"labels": "uniform", **options})
-    if num < 2:
+    if num is not None and num < 2:
         raise UserError(f"num must be at least 2 to be judged, not {num}")
     for name in metrics or ():
         if name not in METRICS:
@@ -60,6 +71,7 @@ def evaluate(
     chosen = list(metrics) if metrics is not None else suitable_metrics(run)
     if not chosen:
         raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
+    num = num or max(METRICS[name].num for name in chosen)
 
     def judge(recipe: Recipe) -> tuple[dict[str, Any], Cost]:
         seen = {}
@@ -99,7 +111,7 @@ def evaluate(
     return ranks.told(result)
 
 
-def compare_with_untrained(run: Run, num: int = DEFAULT_NUM) -> dict[str, Any]:
+def compare_with_untrained(run: Run, num: int | None = None) -> dict[str, Any]:
     """`evaluate`, with the metrics of the generator before its first round under "untrained"; written to evaluation.json."""
     result = evaluate(run, num=num)
     result["untrained"] = evaluate(run.untrained(), num=num)["metrics"]
@@ -112,7 +124,7 @@ def suitable_metrics(run: Run) -> list[str]:
     source = run.config.data.source
     if source in DISTRIBUTIONS:
         return ["good-samples"] if DISTRIBUTIONS[source].modes else []
-    return ["fd-digits"] if source == "digits" else []
+    return {"digits": ["fd-digits"], "stacked-digits": ["modes-stacked-digits"]}.get(source, [])
 
 
 def _look_at_digits(run: Run, samples: Iterator[Tensor]) -> Tally:
@@ -139,6 +151,25 @@ def _diversity_digits(run: Run, seen: Tally) -> dict[str, Any]:
     real = digits_judge(run.path, run.config.data.resolution).real
     value, of_real = (diversity_within_classes(tally.features, tally.predictions) for tally in (seen, real))
     return {"value": value, "real": of_real, "title": "diversity within digits", "shown": f"{value:.3f} (real {of_real:.3f})"}
+
+
+def _look_at_stacks(run: Run, samples: Iterator[Tensor]) -> Tally:
+    """The same of each channel of each image by itself: three rows an image."""
+    data = run.config.data
+    if (data.source, data.channels) != ("stacked-digits", 3):
+        raise UserError(
+            "modes-stacked-digits judges runs trained on stacked-digits in three channels; this one's data.source is "
+            f"{data.source}, data.channels {data.channels}"
+        )
+    return digits_judge(run.path, data.resolution).look(batch.flatten(0, 1)[:, None] for batch in samples)
+
+
+def _modes_stacked_digits(run: Run, seen: Tally) -> dict[str, Any]:
+    """The modes covered, and their divergence from even shares (see `fastgan.evaluation.modes`)."""
+    report = covered_classes(seen.predictions.view(-1, 3) @ torch.tensor([100, 10, 1]), 1000)
+    classifier = digits_judge(run.path, run.config.data.resolution).classifier.digest()
+    found = {"confidence": float(seen.confidences.mean()), "classifier": classifier}
+    return {**dataclasses.asdict(report), **found, "title": "modes of stacked digits", "shown": report.shown}
 
 
 @lru_cache(maxsize=1)
@@ -179,13 +210,17 @@ class Metric(NamedTuple):
 
     look: Callable[[Run, Iterator[Tensor]], Any]
     judge: Callable[[Run, Any], dict[str, Any]]
+    num: int = DEFAULT_NUM
+    """Samples that are usual."""
 
 
 METRICS = {
     "fd-digits": Metric(_look_at_digits, _fd_digits),
     "prdc-digits": Metric(_look_at_digits, _prdc_digits),
     "diversity-digits": Metric(_look_at_digits, _diversity_digits),
+    "modes-stacked-digits": Metric(_look_at_stacks, _modes_stacked_digits, MODES_NUM),
     "good-samples": Metric(_look_at_points, _good_samples),
 }
 """Name -> metric. fd-digits: Fréchet distance of a digits classifier's features; prdc-digits: precision, recall, density and
-coverage of the same; diversity-digits: their distances within the classes that the classifier sees; good-samples: of points."""
+coverage of the same; diversity-digits: their distances within the classes that the classifier sees; modes-stacked-digits: how
+many of the 1,000 modes it sees; good-samples: of points."""

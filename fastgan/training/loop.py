@@ -239,11 +239,13 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
         engine_maker(config, ranks),
         lambda stage: open_stream(config, source, device, ranks=ranks),
         rate=lambda player, number: rate_factor(settings[player], number, training.steps),
+        burnt_in=config.burnt_in,
         seed=config.seed,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         half_life=training.ema_half_life,
         rampup=training.ema_rampup,
+        half_life_end=training.ema_half_life_end,
         spectra_every=training.spectra_every,
         ranks=ranks,
     )

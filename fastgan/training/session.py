@@ -22,7 +22,7 @@ class Engine(Protocol):
     """What the round asks of an engine; `fastgan.engine` has them."""
 
     def autocast(self): ...
-    def set_rate(self, factor: float) -> None: ...
+    def set_rate(self, factor: float, burnt_in: float = 1.0) -> None: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self, measured: bool = False) -> Tensor | None: ...
     def whole(self, changed: bool = False) -> AbstractContextManager: ...
@@ -64,10 +64,11 @@ class Session:
         make_engine: (game, player) -> the player's engine.
         make_stream: stage -> this rank's share of the stream of that stage.
         rate: (player, round) -> factor of the player's learning rate.
+        burnt_in: round -> the share of the burn-in that has passed when it begins.
         seed: of all random numbers in the round.
         batch_size: samples of one turn, over all ranks and micro-batches.
         accumulate: micro-batches of one turn.
-        half_life, rampup: of the moving average, in images (see `MovingAverage`).
+        half_life, rampup, half_life_end: of the moving average, in images (see `MovingAverage`).
         spectra_every: rounds between those whose gradients' norms are taken for `measure`; 0 for none.
         ranks: the processes that share each micro-batch; the state is the same on all of them, where no network computes
             statistics over its share.
@@ -80,15 +81,18 @@ class Session:
         make_stream: Callable[[int], Stream],
         *,
         rate: Callable[[str, int], float] = lambda player, round_number: 1.0,
+        burnt_in: Callable[[int], float] = lambda round_number: 1.0,
         seed: int = 0,
         batch_size: int,
         accumulate: int = 1,
         half_life: float = 0.0,
         rampup: float | None = None,
+        half_life_end: float | None = None,
         spectra_every: int = 0,
         ranks: Ranks = ALONE,
     ) -> None:
         self.game, self.make_engine, self.make_stream, self.rate = game, make_engine, make_stream, rate
+        self.burnt_in, self.half_life_end = burnt_in, half_life_end
         self.seed, self.batch_size, self.accumulate = seed, batch_size, accumulate
         self.half_life, self.rampup, self.spectra_every, self.ranks = half_life, rampup, spectra_every, ranks
         self.round = 0
@@ -109,6 +113,7 @@ class Session:
         """Every phase in its order: draw, judge, backward over the micro-batches, one optimiser step a turn."""
         self._grow()
         before, statistics, measured = self.images, {}, self._is_measured(self.round + 1)
+        burnt_in = self.burnt_in(self.round)
         batches: list[Batch] = []
         waiting: list[tuple[Phase, Engine]] = []
         if measured:
@@ -117,7 +122,7 @@ class Session:
             if self.round % phase.every:
                 continue
             engine = self.engines[phase.player]
-            engine.set_rate(self.rate(phase.player, self.round) * self.rollbacks.rate)
+            engine.set_rate(self.rate(phase.player, self.round) * self.rollbacks.rate, burnt_in)
             seen: list[Statistics] = []
             for turn in range(phase.times):
                 if phase.fresh or not batches:
@@ -137,7 +142,7 @@ class Session:
         self.game.after(statistics)
         self.round += 1
         with self._whole(*self.game.averaged):
-            self.average.update(self.game, self.images - before, self.images)
+            self.average.update(self.game, self.images - before, self.images, burnt_in)
 
     def read_tally(self) -> dict[str, float]:
         """Mean of every statistic since the last reading, which waits for the device once."""
@@ -248,7 +253,9 @@ class Session:
         self.stream.load_state_dict(position)
 
     def _begin_stage(self) -> None:
-        self.average = MovingAverage(self.game, self.half_life, self.rampup)  # a copy of weights that are still whole
+        self.average = MovingAverage(
+            self.game, self.half_life, self.rampup, self.half_life_end
+        )  # a copy of weights that are still whole
         self.engines = {player: self.make_engine(self.game, player) for player in self.game.players}
         self.stream = self.make_stream(self.stage)
 

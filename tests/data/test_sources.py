@@ -65,6 +65,33 @@ def test_every_fifth_digit_of_a_class_is_held_out():
         assert np.array_equal(source.labels, everyone.labels[chosen]), split
 
 
+def test_stacked_digits_are_three_training_digits_in_a_thousand_classes():
+    source, train = open_source("stacked-digits"), open_source("digits")
+    assert (source.name, source.channels, len(source), len(source.classes)) == ("stacked-digits", 3, 60_000, 1000)
+    assert source.classes[7] == "007"
+    known = {(train.read(row).tobytes(), label) for row, label in enumerate(train.labels)}
+    for row in range(0, 60_000, 97):
+        image, label = source.read(row), int(source.labels[row])
+        assert image.shape == (8, 8, 3)
+        for channel, digit in enumerate((label // 100, label // 10 % 10, label % 10)):
+            assert (image[..., channel].tobytes(), digit) in known
+    counts = np.bincount(source.labels, minlength=1000)
+    assert counts.min() > 20
+    chosen = np.random.default_rng(0).choice(60_000, 2000, replace=False)
+    assert len({source.read(row).tobytes() for row in chosen}) == 2000
+
+
+def test_a_stack_is_a_function_of_its_index():
+    """The counter of numpy's Philox is the index, in units of four numbers."""
+    source, train = open_source("stacked-digits"), open_source("digits")
+    for row in (1, 4321):
+        bits = np.random.Philox(key=1000)
+        bits.advance(row)
+        digits = [train.read(int(number % np.uint64(len(train)))) for number in bits.random_raw(3)]
+        assert np.array_equal(source.read(row), np.concatenate(digits, axis=2))
+    assert source.fingerprint == open_source("stacked-digits", split="all").fingerprint
+
+
 def test_held_out_digits_share_no_image_with_the_others():
     train, held_out = ({image.tobytes() for image in everything(open_source("digits", split=s))} for s in ("train", "held-out"))
     assert len(train) > 1400
@@ -258,9 +285,11 @@ def test_a_broken_header_that_numpys_parser_stumbles_over_is_refused(tmp_path, p
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("digit",), "there is no data source 'digit'; the known ones are digits, arrays"),
+        (("digit",), "there is no data source 'digit'; the known ones are digits, stacked-digits, arrays"),
         (("digits", None, "test"), "there is no split 'test'; the known ones are train, held-out, all"),
         (("digits", "digits.npz"), "takes no path, but was given 'digits.npz'"),
+        (("stacked-digits", "digits.npz"), "takes no path, but was given 'digits.npz'"),
+        (("stacked-digits", None, "held-out"), "has no held-out split"),
         (("arrays",), r"needs the path of an \.npz or \.npy file"),
         (("arrays", "/nowhere/set.npz"), r"/nowhere/set\.npz does not exist"),
         (("arrays", "/"), r"/ is a folder, not an \.npz or \.npy file"),
@@ -275,5 +304,6 @@ def test_wrong_arguments_are_refused(arguments, sentence):
 def test_a_data_error_is_a_value_error():
     assert issubclass(DataError, ValueError)
     assert set(SOURCES) == {
-        "digits", "arrays", "folder", "shards", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "svhn", "mnist"
+        "digits", "stacked-digits", "arrays", "folder", "shards", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "svhn",
+        "mnist",
     }  # fmt: skip

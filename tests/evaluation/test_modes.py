@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fastgan.evaluation import good_samples, is_good
+from fastgan.evaluation import covered_classes, good_samples, is_good
 
 CORNERS = [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0), (1000.0, 1000.0)]
 
@@ -53,3 +53,27 @@ def test_refusals():
         good_samples(torch.zeros(3, 1, 4, 4), CORNERS, 0.1)
     with pytest.raises(ValueError, match="no samples"):
         good_samples(torch.zeros(0, 2), CORNERS, 0.1)
+
+
+def test_classes_are_counted_by_hand():
+    labels = torch.tensor([3, 3, 0, 3])
+    report = covered_classes(labels, 4)
+    assert (report.value, report.of, report.num) == (2, 4, 4)
+    assert report.kl == pytest.approx(0.75 * math.log(3) + 0.25 * math.log(1))
+    assert report.shown == "2 of 4 (KL 0.824)"
+    assert covered_classes(torch.arange(1000).repeat(3), 1000).kl == 0
+    assert covered_classes(torch.zeros(5, dtype=torch.long), 1000).kl == pytest.approx(math.log(1000))
+
+
+def test_even_samples_have_the_divergence_of_their_number():
+    torch.manual_seed(0)
+    found = covered_classes(torch.randint(0, 1000, (26_000,)), 1000)
+    assert found.value == 1000
+    assert found.kl == pytest.approx(999 / 52_000, rel=0.1)
+
+
+def test_refused_classes():
+    with pytest.raises(ValueError, match="N above 0"):
+        covered_classes(torch.zeros(0, dtype=torch.long), 10)
+    with pytest.raises(ValueError, match="from 0 to 9"):
+        covered_classes(torch.tensor([10]), 10)

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from fastgan.config import Adam, override
 from fastgan.data import DISTRIBUTIONS
+from fastgan.networks import build as build_networks
 from fastgan.networks.biggan import GENERATOR, STYLES
 from fastgan.presets import PRESETS, preset
-from fastgan.terms import ModeSeeking
+from fastgan.terms import R1, R2, ModeSeeking
 from fastgan.training.loop import build_session, open_source
 
 
@@ -40,6 +42,9 @@ def test_every_preset_takes_two_rounds(name, images):
     ]
     if preset(name).network.family in STYLES:  # z is cut into chunks; large maps take their time
         settings += [f"latent.dim={2 * len(GENERATOR[data.resolution])}", "network.classes=10", "training.batch_size=2"]
+    if preset(name).network.family == "r3gan":  # maps halve
+        classes = min(preset(name).network.classes, 10)
+        settings += ["network.width=8", "network.depth=1", f"network.classes={classes}", "training.batch_size=2"]
     if data.source not in DISTRIBUTIONS:
         settings += ["data.source=arrays", f"data.path={images(data.resolution, data.channels)}"]
     config = override(preset(name), settings)
@@ -95,7 +100,7 @@ def test_the_published_settings(data, method):
 
 def test_no_published_preset_is_left_out():
     names = {f"{data}-{method}{qua}" for data, method in PUBLISHED for qua in ("", "-qua")}
-    others = ("biggan", "cdcgan")
+    others = ("biggan", "cdcgan", "r3gan", "sndcgan")
     assert {name for name in PRESETS if name.split("-")[0] in EPS and name.split("-")[1] not in others} == names
 
 
@@ -131,3 +136,38 @@ def test_a_run_with_pairs_is_the_same_run_with_the_term(base, method):
 
 def test_no_run_with_pairs_is_left_out():
     assert {name for name, config in PRESETS.items() if config.latent.pair != "none"} == {f"{b}-{m}" for b, m in PAIRED}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "classes", "batch", "gamma", "burn_in", "half_life", "augmentation", "of_g", "of_d"),
+    [
+        ("cifar10", 32, 10, 512, 0.05, 2e7, 5e6, 0.55, 20_781_952, 21_280_512),
+        ("ffhq64", 64, 0, 256, 2, 2e7, 5e5, 0.3, 22_429_824, 22_381_440),
+        ("ffhq256", 256, 0, 256, 150, 2e7, 5e5, 0.3, 23_057_952, 23_009_568),
+        ("imagenet32", 32, 1000, 4096, 0.5, 2e8, 5e7, 0.5, 82_914_304, 86_548_992),
+        ("imagenet64", 64, 1000, 4096, 1, 2e8, 5e7, 0.4, 103_570_432, 107_205_120),
+    ],
+)
+def test_the_published_settings_of_r3gan(name, side, classes, batch, gamma, burn_in, half_life, augmentation, of_g, of_d):
+    """Of its authors' train.py and README; parameters as their networks have."""
+    config = preset(f"{name}-r3gan")
+    adam = Adam(rate=2e-4, rate_end=5e-5, betas=(0.0, 0.9), beta2_end=0.99, eps=1e-8, schedule="constant")
+    assert config.generator == config.discriminator == adam
+    assert (config.objective, config.latent.dim, config.data.resolution, config.data.flip) == ("relativistic", 64, side, True)
+    assert config.terms == {name: term(gamma=gamma, gamma_end=gamma / 10) for name, term in (("r1", R1), ("r2", R2))}
+    training = config.training
+    assert (training.batch_size, training.burn_in, training.n_dis, training.generator_batch) == (batch, burn_in, 1, 1)
+    assert (training.ema_half_life, training.ema_half_life_end, training.ema_rampup) == (0, half_life, None)
+    assert (config.augmentation.probability, config.augmentation.probability_end) == (0, augmentation)
+    assert config.network.classes == classes
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in network.parameters()) for network in build_networks(config)]
+    assert sizes == [of_g, of_d]
+
+
+def test_the_baseline_of_stacked_digits_has_the_same_networks_and_budget():
+    r3gan, baseline = preset("stacked-digits-r3gan"), preset("stacked-digits-r1")
+    assert (baseline.objective, set(baseline.terms)) == ("non-saturating", {"r1"})
+    assert set(r3gan.terms) == {"r1", "r2"}
+    same = {"name": "same", "description": "", "objective": r3gan.objective, "terms": r3gan.terms}
+    assert dataclasses.replace(r3gan, **same) == dataclasses.replace(baseline, **same)

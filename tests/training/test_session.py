@@ -86,7 +86,7 @@ def test_back_in_an_earlier_round_it_goes_on_otherwise():
     play(session, 2)
     earlier, engine = saved(session), session.engines["generator"]
     set_rate = LocalEngine.set_rate
-    engine.set_rate = lambda factor: (rates.append(factor), set_rate(engine, factor))
+    engine.set_rate = lambda factor, burnt_in: (rates.append(factor), set_rate(engine, factor, burnt_in))
     before = tensors(play(session, 2))
     session.go_back(earlier, 0.5)
     assert (session.round, session.images, session.stream.seen) == (2, 32, 32)
