@@ -14,10 +14,8 @@ from fastgan.presets.objectives import GRID25_OBJECTIVES
 from fastgan.presets.stl10 import STL10
 from fastgan.presets.toys import TOYS
 
-PRESETS: dict[str, Config] = {
-    config.name: config
-    for config in (*DIGITS, *TOYS, *GRID25_OBJECTIVES, *EMOJI64, *CIFAR10, *STL10, *CELEBA, *LSUN, *CDCGAN, *SNDCGAN, *BIGGAN)
-}
+_FAMILIES = (DIGITS, TOYS, GRID25_OBJECTIVES, EMOJI64, CIFAR10, STL10, CELEBA, LSUN, CDCGAN, SNDCGAN, BIGGAN)
+PRESETS: dict[str, Config] = {config.name: config for family in _FAMILIES for config in family}
 DEFAULT = "digits-sngan-qua"
 
 

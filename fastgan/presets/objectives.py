@@ -1,7 +1,8 @@
-"""One preset for every objective: 25 Gaussians on a grid, at one small budget, seconds to half a minute on a laptop's processor.
+"""One preset for every objective: 25 Gaussians on a grid, at one small budget of seconds on a laptop's processor.
 
 The MLP pair, three hidden layers of 128, 1,500 rounds of 128. What keeps D in bounds is what the objective's paper has, and R1
-with gamma 0.1, as in the preset grid25, where that has nothing or spectral normalisation. docs/objectives.md has what they come to.
+with gamma 0.1, as in the preset grid25, where that has nothing or spectral normalisation. docs/objectives.md says what they
+come to.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from fastgan.config import Adam, Config, Data, Latent, Network, Training
 from fastgan.terms import R1, R2, WganGP
 
 _R1 = {"r1": R1(gamma=0.1)}
+_SLOPE, _POWER = {"wgan_gp": WganGP(weight=0.1)}, {"wgan_gp": WganGP(weight=2, kind="power")}
 
 # name, objective, its options, terms, settings of D's Adam, n_dis
 _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], int], ...] = (
@@ -17,8 +19,8 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], in
     ("non-saturating",        "non-saturating",        {},                      _R1, {}, 1),
     ("minimax",               "minimax",               {},                      _R1, {}, 1),
     ("wgan",                  "wasserstein",           {},                      {}, {"clip_weights": 0.1}, 3),
-    ("wgan-gp",               "wasserstein",           {},                      {"wgan_gp": WganGP(weight=0.1)}, {}, 3),
-    ("wgan-div",              "wasserstein",           {},                      {"wgan_gp": WganGP(weight=2, kind="power")}, {}, 3),
+    ("wgan-gp",               "wasserstein",           {},                      _SLOPE, {}, 3),
+    ("wgan-div",              "wasserstein",           {},                      _POWER, {}, 3),
     ("least-squares",         "least-squares",         {},                      _R1, {}, 1),
     ("boundary-seeking",      "boundary-seeking",      {},                      _R1, {}, 1),
     ("f-gan-kl",              "f-gan-kl",              {"alternative": True},   _R1, {}, 1),
