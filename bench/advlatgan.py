@@ -10,28 +10,13 @@ Runs are trained where they are missing, into `--runs` (one folder a preset and 
 judged by `fastgan.training.evaluate`. Results are one JSON file each; `docs/make_advlatgan.py` makes the tables of them.
 """
 
-import json
-import statistics
-import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tyro
-from rich.console import Console
-
-import fastgan
+from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
 from fastgan.checked import UserError, nearest
-from fastgan.config import override
 from fastgan.latent.samplers import DOT, Hubness
-from fastgan.presets import preset
-from fastgan.training import evaluate, load_run
-from fastgan.training.run import Run
-
-_OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-Seeds = tuple[int, ...]
-RESULTS = Path("docs/results")
+from fastgan.training import evaluate
 
 # What each method is on a toy: options of `evaluate`. -z as in the paper's experiment, 20 steps of 0.01.
 _Z = {"refine_steps": 20, "step_size": 0.01}
@@ -56,7 +41,6 @@ CONDITIONAL = {
     "MSGAN": "digits-cdcgan-msgan",
     "-div": "digits-cdcgan-div",
 }
-METRICS = ("fd-digits", "prdc-digits", "diversity-digits")
 
 
 def toys(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
@@ -76,8 +60,8 @@ def toys(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advl
                 for name, options in TOY_SAMPLERS.items():
                     found = evaluate(run, num=num, **options)
                     rows.append({"data": source, "training": training, "sampler": name, "seed": seed} | _points(found))
-                    _say(rows[-1])
-    _write(out / "toys.json", {"num": num, "seeds": seeds, "rows": rows})
+                    say(rows[-1])
+    write(out / "toys.json", {"num": num, "seeds": seeds, "rows": rows})
 
 
 def digits(
@@ -106,9 +90,9 @@ def digits(
                 run = trained(name, seed, runs)
                 for sampling, options in {"plain": {}, **{f"-z {z}": o for z, o in DIGITS_Z.items()}}.items():
                     found = evaluate(run, METRICS, num=num, **options)
-                    rows.append({"backbone": backbone, "method": method, "sampling": sampling, "seed": seed} | _images(found))
-                    _say(rows[-1])
-    _write(out / "digits.json", {"num": num, "seeds": seeds, "rows": rows})
+                    rows.append({"backbone": backbone, "method": method, "sampling": sampling, "seed": seed} | judged(found))
+                    say(rows[-1])
+    write(out / "digits.json", {"num": num, "seeds": seeds, "rows": rows})
 
 
 def conditional(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("runs/advlatgan"), out: Path = RESULTS) -> None:
@@ -120,9 +104,9 @@ def conditional(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = Path("ru
             run = trained(name, seed, runs)
             for sampling, options in {"plain": {}, **{f"-z {z}": o for z, o in DIGITS_Z.items()}}.items():
                 found = evaluate(run, METRICS, num=num, **options)
-                rows.append({"method": method, "sampling": sampling, "seed": seed} | _images(found))
-                _say(rows[-1])
-    _write(out / "conditional.json", {"num": num, "seeds": seeds, "rows": rows})
+                rows.append({"method": method, "sampling": sampling, "seed": seed} | judged(found))
+                say(rows[-1])
+    write(out / "conditional.json", {"num": num, "seeds": seeds, "rows": rows})
 
 
 def sweep(
@@ -144,14 +128,14 @@ def sweep(
         out: Folder of sweep.json.
     """
     rows = []
-    for name, judge in (("grid25", _points), ("digits-sngan", _images)):
+    for name, judge in (("grid25", _points), ("digits-sngan", judged)):
         run = trained(name, seed, runs)
         for count in steps:
             for size in sizes if count else sizes[:1]:
                 found = evaluate(run, None if name == "grid25" else METRICS, num=num, refine_steps=count, step_size=size)
                 rows.append({"preset": name, "K": count, "eps": size if count else None} | judge(found))
-                _say(rows[-1])
-    _write(out / "sweep.json", {"num": num, "seed": seed, "rows": rows})
+                say(rows[-1])
+    write(out / "sweep.json", {"num": num, "seed": seed, "rows": rows})
 
 
 def plane(
@@ -176,31 +160,8 @@ def plane(
     from bench.plane import Plane
 
     drawn = Plane(trained("digits-sngan", seed, runs, "latent.dim=2"), refine_steps, step_size)
-    _write(out / "plane.json", {"seed": seed, "refine_steps": refine_steps, "step_size": step_size} | drawn.numbers())
+    write(out / "plane.json", {"seed": seed, "refine_steps": refine_steps, "step_size": step_size} | drawn.numbers())
     drawn.draw(picture)
-
-
-def trained(name: str, seed: int, runs: Path, *settings: str) -> Run:
-    """The run of this preset and seed, trained to its end where it is not."""
-    folder = runs / "-".join([name, *(setting.split(".")[-1].replace("=", "") for setting in settings), str(seed)])
-    config = override(preset(name), [f"seed={seed}", *settings])
-    try:
-        run = load_run(folder)
-    except UserError:  # there is none yet
-        run = None
-    if run is None or run.round < config.training.steps:
-        run = fastgan.train(config, folder, resume=run is not None)
-    return load_run(folder)
-
-
-def mean_by(rows: Iterable[Mapping[str, Any]], keys: Iterable[str], value: str) -> dict[tuple, tuple[float, float]]:
-    """Mean and (with more than one) standard deviation of `value` over the rows that agree in `keys`."""
-    groups: dict[tuple, list[float]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row[value])
-    return {
-        group: (statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0) for group, found in groups.items()
-    }
 
 
 def _points(found: dict[str, Any]) -> dict[str, Any]:
@@ -208,34 +169,6 @@ def _points(found: dict[str, Any]) -> dict[str, Any]:
     return {"good": report["value"], "modes": report["modes"], "of": report["of"], "cost": found["cost"]}
 
 
-def _images(found: dict[str, Any]) -> dict[str, Any]:
-    metrics = found["metrics"]
-    manifold = {name: metrics["prdc-digits"][name] for name in ("precision", "recall", "density", "coverage")}
-    diversity = metrics["diversity-digits"]
-    return {
-        "fd": metrics["fd-digits"]["value"],
-        "confidence": metrics["fd-digits"]["confidence"],
-        **manifold,
-        "diversity": diversity["value"],
-        "diversity_of_real": diversity["real"],
-        "cost": found["cost"],
-    }
-
-
-def _say(row: Mapping[str, Any]) -> None:
-    shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items() if key != "cost")
-    _OUT.print("  ".join(shown), markup=False)
-
-
-def _write(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
     commands = {"toys": toys, "plane": plane, "digits": digits, "conditional": conditional, "sweep": sweep}
-    try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m bench.advlatgan", description=__doc__.splitlines()[0])
-    except UserError as error:
-        print(f"bench.advlatgan: {error}", file=sys.stderr)
-        sys.exit(2)
+    main("bench.advlatgan", __doc__.splitlines()[0], commands)

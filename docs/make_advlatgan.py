@@ -3,32 +3,25 @@
 The results are what `python -m bench.advlatgan` measured; nothing is measured here.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.advlatgan import mean_by
+from bench.experiments import mean_by
+from bench.tables import drawn, head, line, number, share, with_tables
 
-HERE = Path(__file__).parent
-PAGE = HERE / "advlatgan.md"
-RESULTS = HERE / "results"
+PAGE = Path(__file__).parent / "advlatgan.md"
 NAMES = {"grid25": "Grid-25", "ring8": "Ring-8"}
 
 
 def page() -> str:
     """The page with its tables as the results have them."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            text = _between(text, name, table(json.loads(path.read_text(encoding="utf-8"))))
-    return text
+    return with_tables(PAGE, TABLES)
 
 
 def toys(result: Mapping[str, Any]) -> str:
     """Good-sample rates: a row a sampler, beside each other the trainings without and with -qua."""
-    lines = [_drawn(result), ""]
+    lines = [drawn(result), ""]
     rows = result["rows"]
     good, modes = (
         mean_by(rows, ("data", "training", "sampler"), "good"),
@@ -36,13 +29,13 @@ def toys(result: Mapping[str, Any]) -> str:
     )
     for data in dict.fromkeys(row["data"] for row in rows):
         lines += [f"{NAMES[data]}:", ""]
-        lines += _head("sampler", "baseline, % good", "modes", "-qua, % good", "modes", "passes a sample: G, D, backward")
+        lines += head("sampler", "baseline, % good", "modes", "-qua, % good", "modes", "passes a sample: G, D, backward")
         for sampler in dict.fromkeys(row["sampler"] for row in rows):
             cells = [sampler]
             for training in (data, f"{data}-qua"):
                 key = data, training, sampler
-                cells += [_share(good[key]), f"{modes[key][0]:.3g}"] if key in good else ["", ""]
-            lines.append(_row([*cells, _cost(row for row in rows if row["sampler"] == sampler and row["data"] == data)]))
+                cells += [share(good[key]), f"{modes[key][0]:.3g}"] if key in good else ["", ""]
+            lines.append(line([*cells, _cost(row for row in rows if row["sampler"] == sampler and row["data"] == data)]))
         lines.append("")
     return "\n".join(lines)
 
@@ -72,16 +65,16 @@ def sweep(result: Mapping[str, Any]) -> str:
         if not found:
             continue
         sizes = sorted({eps for _, eps in found if eps is not None})
-        lines += [f"{what}; plain {shown(found[0, None])}:", "", *_head("K", *(f"eps {eps:g}" for eps in sizes))]
+        lines += [f"{what}; plain {shown(found[0, None])}:", "", *head("K", *(f"eps {eps:g}" for eps in sizes))]
         for count in sorted({count for count, _ in found if count}):
-            lines.append(_row([str(count), *(shown(found[count, eps]) for eps in sizes)]))
+            lines.append(line([str(count), *(shown(found[count, eps]) for eps in sizes)]))
         lines.append("")
     return "\n".join(lines)
 
 
 def plane(result: Mapping[str, Any]) -> str:
     """D's score, the classifier's confidence and the share that it is not sure of."""
-    lines = _head("latents", "D's score", "classifier's confidence", "images it is not sure of")
+    lines = head("latents", "D's score", "classifier's confidence", "images it is not sure of")
     named = {
         "from the prior": result["before"],
         "refined": result["after"],
@@ -89,7 +82,7 @@ def plane(result: Mapping[str, Any]) -> str:
         "these refined": result["paths"]["refined"],
     }
     for name, found in named.items():
-        lines.append(_row([name, f"{found['score']:.3f}", f"{found['confidence']:.3f}", f"{100 * found['unsure']:.1f} %"]))
+        lines.append(line([name, f"{found['score']:.3f}", f"{found['confidence']:.3f}", f"{100 * found['unsure']:.1f} %"]))
     first, last = result["by_density"][0], result["by_density"][-1]
     lines += [
         "",
@@ -105,22 +98,14 @@ def _images(result: Mapping[str, Any], keys: tuple[str, ...], values: tuple[str,
     titles = {"fd": "FD-digits", "diversity": "diversity within classes"}
     found = {value: mean_by(rows, keys, value) for value in values}
     lines = [
-        _drawn(result),
+        drawn(result),
         "",
-        *_head(*keys, *(titles.get(value, value) for value in values), "passes a sample: G, D, backward"),
+        *head(*keys, *(titles.get(value, value) for value in values), "passes a sample: G, D, backward"),
     ]
     for key in found["fd"]:
-        cells = [f"{found[value][key][0]:.2f} ± {found[value][key][1]:.2f}" for value in values]
-        lines.append(_row([*key, *cells, _cost(row for row in rows if tuple(row[k] for k in keys) == key)]))
+        cells = [number(found[value][key]) for value in values]
+        lines.append(line([*key, *cells, _cost(row for row in rows if tuple(row[k] for k in keys) == key)]))
     return "\n".join(lines) + "\n"
-
-
-def _drawn(result: Mapping[str, Any]) -> str:
-    return f"{result['num']:,} samples; seeds {', '.join(map(str, result['seeds']))}."
-
-
-def _share(found: tuple[float, float]) -> str:
-    return f"{100 * found[0]:.1f} ± {100 * found[1]:.1f}"
 
 
 def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -128,20 +113,6 @@ def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(
         f"{sum(cost[name] for cost in costs) / len(costs):.3g}" for name in ("generator", "discriminator", "backward")
     )
-
-
-def _head(*cells: str) -> list[str]:
-    return [_row(cells), "|" + "---|" * len(cells)]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _between(text: str, name: str, table: str) -> str:
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 TABLES = {"toys": toys, "plane": plane, "digits": digits, "conditional": conditional, "sweep": sweep}

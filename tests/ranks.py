@@ -23,6 +23,7 @@ from fastgan.config import Config, override
 from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, join
 from fastgan.games import AdversarialGame
+from fastgan.games.augmentation import Augmentation
 from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap
 from fastgan.networks.sn_cnn import Discriminator
@@ -51,6 +52,12 @@ R3GAN = (
     "discriminator.beta2_end=0.99", "generator.eps=1e-4", "discriminator.eps=1e-4", "latent.direction=l2",
 )  # fmt: skip
 PAIRS = ("latent.pair=hard", "latent.pair_distance=0.5", "terms.mode_seeking.weight=1")
+ADAPTED = (  # the probability of T moves in rounds 2 and 4, and the scores to be 0 within
+    "augmentation.policy=ada", "augmentation.target=0", "augmentation.images=40", "augmentation.every=2",
+    "terms.lecam.weight=0.3", "terms.lecam.one_sided=false",
+)  # fmt: skip
+TOP_K = ("terms.top_k.share=0.4", "terms.top_k.rounds=2")
+GATHERED = ("terms.dragan.weight=0.1", "terms.wgan_gp.weight=0.1", "terms.wgan_gp.kind=max")
 WEAK = ("terms.r1.gamma=0.1",)  # R1 of a network of ReLUs jumps where rounding turns one of them
 CASES = {
     "local": R1,
@@ -59,6 +66,9 @@ CASES = {
     "local, resumed": R1,
     "local, biggan": (*BIGGAN, *R1, *WEAK),
     "local, hard pairs": PAIRS,
+    "local, top-k, adapted": (*ADAPTED, *TOP_K),
+    "local, accumulating, adapted": (*ADAPTED, "training.accumulate=2"),
+    "local, gathered": GATHERED,
     "local, r3gan": R3GAN,
     "zero 0, accumulating": (*R1, "engine.zero_stage=0", "training.accumulate=2"),
     "zero 0, resumed": (*R1, "engine.zero_stage=0"),
@@ -138,9 +148,10 @@ def session(config: Config, ranks: Ranks = ALONE) -> Session:
         pairing=None if config.latent.pair == "none" else Pairing(config.latent),
         terms=config.terms,
         merged=config.training.merged,
+        augmentation=None if config.augmentation.policy == "none" else Augmentation(config.augmentation, 8),
     )
     if ranks.count > 1:
-        game.over_ranks = ranks.mean
+        game.over_ranks, game.gather = ranks.mean, ranks.gather
     device, source = torch.device("cpu"), open_source(config)
     return Session(
         game,

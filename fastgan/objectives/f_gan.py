@@ -185,4 +185,4 @@ class Alpha(FGan):
 
 
 def _exp(x: Tensor) -> Tensor:
-    return x.clamp(max=LARGEST).exp() * (1 + (x - LARGEST).relu())
+    return torch.where(x < LARGEST, x.clamp(max=LARGEST).exp(), math.exp(LARGEST) * (1 + x - LARGEST))

@@ -2,10 +2,13 @@
 
 The MLP pair of AdvLatGAN's 25-Gaussian grid: three hidden layers of 256, latent 2, softplus objective, 0.05 |grad D|^2 on real
 points (R1 with gamma 0.1), 12,000 steps of 256. Rates were tried for a good-sample rate of about 70 % before refinement.
+Beside it other forms of optimisation (docs/optimisation.md): two time scales, both players at once, three generators, entropy.
 """
 
+from dataclasses import replace
+
 from fastgan.config import Adam, Config, Data, Latent, Network, Training
-from fastgan.terms import R1
+from fastgan.terms import R1, Entropy
 
 _TRAINING = Training(
     steps=12_000, batch_size=256, precision="fp32", log_every=200, sample_every=2000, checkpoint_every=2000,
@@ -22,7 +25,7 @@ _TABLE = (
     ("swiss-roll", "swiss-roll", "MLP, softplus + R1",       0, 0.00),
 )  # fmt: skip
 
-TOYS = tuple(
+_TOYS = tuple(
     Config(
         name=name,
         description=method,
@@ -37,3 +40,15 @@ TOYS = tuple(
     )
     for name, source, method, steps, step_size in _TABLE
 )
+
+_GRID = _TOYS[0]
+
+# name, method, what is other than in grid25
+_FORMS = (
+    ("grid25-ttur",     "two time scales: D's rate four times G's", {"discriminator": replace(_ADAM, rate=3.2e-4)}),
+    ("grid25-merged",   "both players at once",                     {"training": replace(_TRAINING, merged=True)}),
+    ("grid25-ensemble", "three generators",                         {"latent": Latent(dim=3), "network": replace(_GRID.network, ensemble=3)}),  # noqa: E501
+    ("grid25-entropy",  "G's entropy",                              {"terms": _GRID.terms | {"entropy": Entropy(weight=0.05)}}),
+)  # fmt: skip
+
+TOYS = (*_TOYS, *(replace(_GRID, name=name, description=f"the same + {method}", **other) for name, method, other in _FORMS))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toys import TINY
 
-from bench import advlatgan
+from bench import advlatgan, experiments
 from fastgan.config import override
 from fastgan.presets import preset
 
@@ -23,25 +23,7 @@ def small(monkeypatch):
         images = (*TINY, "training.steps=2", "training.checkpoint_every=1", "training.sample_every=0")
         return override(preset(name), points if name.startswith(("grid", "ring")) else images)
 
-    monkeypatch.setattr(advlatgan, "preset", tiny)
-
-
-def test_a_run_is_trained_once_and_resumed_where_it_was_stopped(small, tmp_path):
-    first = advlatgan.trained("grid25", 3, tmp_path)
-    assert first.config.seed == 3
-    assert first.round == 2
-    newest = first.folder.newest_checkpoint()
-    written = newest.stat().st_mtime_ns
-    assert advlatgan.trained("grid25", 3, tmp_path).path == first.path
-    assert newest.stat().st_mtime_ns == written
-    newest.unlink()
-    assert advlatgan.trained("grid25", 3, tmp_path).round == 2
-    assert advlatgan.trained("grid25", 3, tmp_path, "latent.dim=3").config.latent.dim == 3
-
-
-def test_means_over_seeds():
-    rows = [{"a": 1, "seed": s, "x": x} for s, x in enumerate((1.0, 2.0, 6.0))] + [{"a": 2, "seed": 0, "x": 5.0}]
-    assert advlatgan.mean_by(rows, ("a",), "x") == {(1,): (3.0, pytest.approx(7**0.5)), (2,): (5.0, 0.0)}
+    monkeypatch.setattr(experiments, "preset", tiny)
 
 
 def test_every_sampler_is_tried_on_points(small, tmp_path, monkeypatch):

@@ -34,6 +34,11 @@ values = torch.arange(6.0).view(2, 3) + ranks.rank, torch.tensor(float(ranks.ran
 ranks.mean_(values)
 said += [value.tolist() for value in values]
 
+x = (torch.arange(4.0).view(2, 2) + 10 * ranks.rank).requires_grad_()
+whole = ranks.gather(x)
+(whole * torch.arange(8.0).view(4, 2)).sum().backward()
+said += [whole.tolist(), x.grad.tolist()]
+
 def wrong(at, error):
     try:
         with ranks.agreed():
@@ -97,8 +102,10 @@ def test_ranks_agree(mpi):
         alone = ["rank 1: lost"] if rank else []
         mean = [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5]]
         wrong = [None, "rank 1: no", "disk: full"]
+        whole = [[0, 1], [2, 3], [10, 11], [12, 13]]
+        slope = [[8, 10], [12, 14]] if rank else [[0, 2], [4, 6]]  # twice its own: the mean over ranks takes half of it
         assert json.loads(said) == [
-            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), *wrong, *alone, None if rank else [5, 6],
+            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), whole, slope, *wrong, *alone, None if rank else [5, 6],
         ]  # fmt: skip
 
 
@@ -109,6 +116,7 @@ def test_alone_nothing_is_set_up():
     value = torch.ones(2)
     ALONE.mean_([value])
     assert ALONE.mean(value) is value
+    assert ALONE.gather(value) is value
     assert value.tolist() == [1, 1]
     for section in (ALONE.agreed, ALONE.alone):
         with pytest.raises(UserError, match=r"^no$"), section():

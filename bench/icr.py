@@ -1,0 +1,209 @@
+"""The experiments of docs/icr.md, each one command:
+
+    python -m bench.icr digits                real digits: baseline, CR, bCR, zCR, ICR, ICR + -qua
+    python -m bench.icr artefacts             cutout as T: what of it generated digits show with CR, and with bCR
+    python -m bench.icr sweep                 weight of zCR's generator half, from 0 on
+    python -m bench.icr emoji --data FOLDER   a folder of images at 64 px: grids of baseline and ICR
+
+Runs are trained where they are missing, into `--runs` (one folder for each preset, settings and seed, resumed where it was
+interrupted). Results are one JSON file each; `docs/make_icr.py` makes the tables of them.
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.cutouts import CUTOUT, Detector, with_cutouts
+from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
+from fastgan.data import Stream, open_source
+from fastgan.planning.work import Work
+from fastgan.training import evaluate, sample
+from fastgan.training.run import Run
+from fastgan.training.sampling import grid, write_image
+
+RUNS = Path("runs/icr")
+IMAGES = Path("docs/images")
+
+METHODS = {
+    "baseline": "digits-sngan",
+    "CR": "digits-cr",
+    "bCR": "digits-bcr",
+    "zCR": "digits-zcr",
+    "ICR": "digits-icr",
+    "ICR + -qua": "digits-icr-qua",
+}
+CUT = {"baseline": (), "CR": ("terms.cr.policy=cutout",), "bCR": ("terms.bcr.policy=cutout",)}
+"""Method -> settings on top of digits-sngan."""
+_COLUMNS = 16  # of a picture's rows
+_PAIRS = 2000  # of images, for their mean distance
+
+
+def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Path = RESULTS) -> None:
+    """FD-digits, precision, recall and what a round costs, by method.
+
+    Args:
+        seeds: Of training.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of icr-digits.json.
+    """
+    rows, costs = [], {}
+    for method, name in METHODS.items():
+        found = [trained(name, seed, runs) for seed in seeds]
+        for seed, run in zip(seeds, found, strict=True):
+            rows.append({"method": method, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
+            say(rows[-1])
+        costs[method] = {"gflop": _work(found[0]), "seconds": _seconds(found)}
+    write(out / "icr-digits.json", {"num": num, "seeds": seeds, "rows": rows, "costs": costs})
+
+
+def artefacts(
+    seeds: Seeds = (0, 1, 2),
+    num: int = 5000,
+    runs: Path = RUNS,
+    out: Path = RESULTS,
+    picture: Path = IMAGES / "icr-artefacts.png",
+) -> None:
+    """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
+
+    Args:
+        seeds: Of training.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of icr-artefacts.json.
+        picture: Samples of each, those of the first seed in order.
+    """
+    rows, shown, detector = [], [], None
+    for method, settings in CUT.items():
+        for seed in seeds:
+            run = trained("digits-sngan", seed, runs, *settings)
+            images = sample(run, num)
+            if detector is None:
+                train, held_out = (_real(run, split) for split in ("train", "held-out"))
+                detector = Detector.of(train)
+            rows.append({"method": method, "seed": seed, "flagged": detector.share(images)})
+            if method == "baseline":
+                rows[-1]["found"] = detector.share(with_cutouts(images))
+            say(rows[-1])
+            shown += [images[: 3 * _COLUMNS]] if seed == seeds[0] else []
+    found = {
+        "window": detector.window,
+        "threshold": detector.threshold,
+        "cutout": round(CUTOUT * train.shape[-1]),
+        "false_positives": detector.share(held_out),
+        "true_positives": detector.share(with_cutouts(held_out)),
+        "held_out": len(held_out),
+    }
+    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, "detector": found, "rows": rows})
+    write_image(grid(torch.cat(shown), _COLUMNS), picture)
+
+
+def sweep(
+    weights: tuple[float, ...] = (0.0, 0.05, 0.5, 2.0),
+    noise: float = 0.5,
+    discriminator: float = 100.0,
+    seeds: Seeds = (0, 1, 2),
+    num: int = 5000,
+    runs: Path = RUNS,
+    out: Path = RESULTS,
+) -> None:
+    """zCR of real digits by the weight of its generator half.
+
+    Args:
+        weights: l_gen, of the generator's half.
+        noise: Of both halves, the standard deviation of each coordinate of dz.
+        discriminator: l_dis, weight of the discriminator's half.
+        seeds: Of training.
+        num: Samples judged.
+        runs: Where runs lie.
+        out: Folder of icr-sweep.json.
+    """
+    rows = []
+    found: dict[float | None, tuple[str, ...]] = {None: ()}
+    for weight in weights:
+        generator = (f"terms.zcr_diversity.weight={weight:g}", f"terms.zcr_diversity.noise={noise:g}")
+        found[weight] = (f"terms.zcr.weight={discriminator:g}", f"terms.zcr.noise={noise:g}", *generator)
+    for weight, settings in found.items():
+        for seed in seeds:
+            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings)
+            rows.append({"l_gen": weight, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
+            rows[-1]["apart"] = apart(sample(run, num))
+            say(rows[-1])
+    settings = {"noise": noise, "l_dis": discriminator, "apart_of_real": apart(_real(run, "train"))}
+    write(out / "icr-sweep.json", {"num": num, "seeds": seeds, **settings, "rows": rows})
+
+
+def emoji(
+    data: Path,
+    seeds: Seeds = (0,),
+    rounds: int = 1000,
+    num: int = 2000,
+    runs: Path = RUNS,
+    out: Path = RESULTS,
+    picture: Path = IMAGES / "icr-emoji64.png",
+) -> None:
+    """Grids of emoji64-sngan and emoji64-icr beside each other, and how far their images lie apart.
+
+    Args:
+        data: The folder of images.
+        seeds: Of training.
+        rounds: Of training.
+        num: Samples for the mean distance.
+        runs: Where runs lie.
+        out: Folder of icr-emoji64.json.
+        picture: The first seed's grids: real images, baseline, ICR.
+    """
+    rows, shown, real = [], [], None
+    for method, name in {"baseline": "emoji64-sngan", "ICR": "emoji64-icr"}.items():
+        for seed in seeds:
+            run = trained(name, seed, runs, f"training.steps={rounds}", data=data)
+            if real is None:
+                real = _real(run, "all", num)
+                shown.append(real[:64])
+            images = sample(run, num)
+            rows.append({"method": method, "seed": seed, "apart": apart(images)})
+            say(rows[-1])
+            shown += [images[:64]] if seed == seeds[0] else []
+    write(out / "icr-emoji64.json", {"num": num, "seeds": seeds, "rounds": rounds, "apart_of_real": apart(real), "rows": rows})
+    write_image(torch.cat([grid(images, 8) for images in shown], 2), picture)
+
+
+def apart(images: Tensor) -> float:
+    """Mean distance of two images, the root of their mean squared difference: image i and the one half of them further on."""
+    half = min(len(images) // 2, _PAIRS)
+    return (images[:half] - images[half : 2 * half]).square().flatten(1).mean(1).sqrt().mean().item()
+
+
+def _real(run: Run, split: str, most: int | None = None) -> Tensor:
+    """The images that the run was trained on, or that were held out, without noise; at most so many, in the stream's order."""
+    data = run.config.data
+    source = open_source(data.source, path=data.path, split=split)
+    count = min(len(source), most or len(source))
+    with_settings = {"resolution": data.resolution, "channels": data.channels}
+    stream = Stream(source, batch_size=count, seed=0, **with_settings)
+    try:
+        return next(stream)["images"]
+    finally:
+        stream.close()
+
+
+def _work(run: Run) -> float:
+    """Convolutions and products of a round, in units of 10^9, counted."""
+    config = run.config
+    return Work(config, "bf16", on_gpu=False).total("flops", config.training.batch_size) / 1e9
+
+
+def _seconds(runs: list[Run]) -> float:
+    """Of a round: a tenth of the logged intervals were faster. Whatever else the machine did only adds to the others."""
+    found = []
+    for run in runs:
+        rows = [json.loads(line) for line in run.folder.metrics.read_text(encoding="utf-8").splitlines()]
+        found += [run.config.training.batch_size / row["images_per_second"] for row in rows if row.get("images_per_second")]
+    return statistics.quantiles(found, n=10)[0] if len(found) > 1 else found[0]
+
+
+if __name__ == "__main__":
+    main("bench.icr", __doc__.splitlines()[0], {"digits": digits, "artefacts": artefacts, "sweep": sweep, "emoji": emoji})

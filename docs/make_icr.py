@@ -1,0 +1,80 @@
+"""Writes the tables of docs/icr.md from docs/results: `python docs/make_icr.py`.
+
+The results are what `python -m bench.icr` measured; nothing is measured here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.experiments import mean_by
+from bench.tables import drawn, head, line, number, share, with_tables
+
+PAGE = Path(__file__).parent / "icr.md"
+
+
+def page() -> str:
+    """The page with its tables as the results have them."""
+    return with_tables(PAGE, TABLES)
+
+
+def digits(result: Mapping[str, Any]) -> str:
+    """A row a method: distance, precision, recall, diversity, and what a round costs beside the baseline's."""
+    values = ("fd", "precision", "recall", "coverage")
+    found = {value: mean_by(result["rows"], ("method",), value) for value in values}
+    lines = [drawn(result), "", *head("method", "FD-digits", *values[1:], "a round, GFLOP", "s")]
+    costs = result["costs"]
+    baseline = next(iter(costs.values()))
+    for method, cost in costs.items():
+        counted = f"{cost['gflop']:.1f} ({cost['gflop'] / baseline['gflop']:.2f}x)"
+        timed = f"{cost['seconds']:.3f} ({cost['seconds'] / baseline['seconds']:.2f}x)"
+        lines.append(line([method, *(number(found[value][method,]) for value in values), counted, timed]))
+    return "\n".join(lines) + "\n"
+
+
+def artefacts(result: Mapping[str, Any]) -> str:
+    """A row a method: the share of its images that the detector flags; and what the detector is worth."""
+    rows, detector = result["rows"], result["detector"]
+    lines = [drawn(result), "", *head("method", "flagged, %", "by seed")]
+    for (method,), found in mean_by(rows, ("method",), "flagged").items():
+        seeds = ", ".join(f"{100 * row['flagged']:.1f}" for row in rows if row["method"] == method)
+        lines.append(line([method, share(found), seeds]))
+    generated = mean_by([row for row in rows if "found" in row], ("method",), "found")["baseline",]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The detector (windows of {detector['window']} pixels, threshold {detector['threshold']:.3f}) flags "
+            f"{100 * detector['false_positives']:.1f} % of the {detector['held_out']} real digits that were held out, "
+            f"{100 * detector['true_positives']:.1f} % of them once each has a cutout of {detector['cutout']} pixels, and "
+            f"{100 * generated[0]:.1f} % of the baseline's images with such cutouts.",
+            "",
+        ]
+    )
+
+
+def sweep(result: Mapping[str, Any]) -> str:
+    """A row a weight of the generator's half."""
+    values = ("fd", "precision", "recall", "coverage", "diversity", "apart")
+    found = {value: mean_by(result["rows"], ("l_gen",), value) for value in values}
+    titles = "FD-digits", "precision", "recall", "coverage", "diversity within digits", "distance of two images"
+    lines = [f"{drawn(result)} l_dis {result['l_dis']:g}, noise {result['noise']:g}.", "", *head("l_gen", *titles)]
+    for (weight,) in found["fd"]:
+        name = "no zCR" if weight is None else f"{weight:g}"
+        lines.append(line([name, *(number(found[value][weight,]) for value in values)]))
+    of_real = result["rows"][0]["diversity_of_real"], result["apart_of_real"]
+    return "\n".join([*lines, "", f"Real digits: diversity {of_real[0]:.2f}, distance {of_real[1]:.2f}.", ""])
+
+
+def emoji(result: Mapping[str, Any]) -> str:
+    """A row a method: how far two of its images lie apart."""
+    lines = [f"{drawn(result)} {result['rounds']:,} rounds.", "", *head("method", "distance of two images")]
+    for (method,), found in mean_by(result["rows"], ("method",), "apart").items():
+        lines.append(line([method, f"{found[0]:.3f}"]))
+    return "\n".join([*lines, "", f"Real ones: {result['apart_of_real']:.3f}.", ""])
+
+
+TABLES = {"icr-digits": digits, "icr-artefacts": artefacts, "icr-sweep": sweep, "icr-emoji64": emoji}
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
