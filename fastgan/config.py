@@ -34,8 +34,8 @@ class Data:
     """Which images, and how they reach the networks."""
 
     source: str = "digits"
-    """digits (embedded, real, 1,797 images), folder (your image files), shards (what `fastgan data pack` made of
-    them), arrays (your .npz or .npy), the published files of
+    """digits (embedded, real, 1,797 images), stacked-digits (three of them, in colour: 1,000 classes), folder (your image
+    files), shards (what `fastgan data pack` made of them), arrays (your .npz or .npy), the published files of
     cifar10, cifar100, stl10, stl10-unlabeled, svhn, mnist, or points in the plane: grid25, ring8, swiss-roll."""
     path: str | None = None
     """Where the images lie, for sources that are not embedded."""

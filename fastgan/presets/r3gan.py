@@ -78,7 +78,7 @@ _STACKED = Config(
     generator=_ADAM,
     discriminator=_ADAM,
     training=Training(
-        threads=1, steps=4000, batch_size=64, burn_in=200_000.0, ema_half_life=0.0, ema_half_life_end=10_000.0, ema_rampup=None
+        threads=1, steps=1500, batch_size=64, burn_in=64_000.0, ema_half_life=0.0, ema_half_life_end=5000.0, ema_rampup=None
     ),
 )
 
@@ -90,7 +90,7 @@ R3GAN = (
         description="R3GAN",
         data=Data(source="digits", resolution=16, channels=1),
         network=Network(family="r3gan", width=32, depth=1, group=8),
-        training=replace(_STACKED.training, steps=1500, burn_in=64_000.0, log_every=20, sample_every=200, checkpoint_every=200),
+        training=replace(_STACKED.training, log_every=20, sample_every=250, checkpoint_every=250),
     ),
     _STACKED,
     replace(

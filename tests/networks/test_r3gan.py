@@ -134,7 +134,7 @@ def test_the_gradient_of_d_is_that_of_its_function():
     direction = torch.randn_like(x)
     step = 1e-6 * direction
     numerical = (discriminator(x + step) - discriminator(x - step)) / 2e-6
-    assert float((gradient * direction).sum()) == pytest.approx(float(numerical), rel=1e-5)
+    assert (gradient * direction).sum().item() == pytest.approx(numerical.item(), rel=1e-5)
 
 
 def test_both_networks_hear_the_class():
