@@ -1,8 +1,8 @@
 """Every objective on the grid of 25 Gaussians at one small budget: `python -m bench.objectives`, for docs/objectives.md.
 
 Each preset of `fastgan.presets.objectives` is trained from each seed, into `--runs` (one folder a preset and seed), and judged:
-the good-sample rate of the averaged generator, and the modes that it covers. Rows are written to docs/results/objectives.json as
-they come, and those that are there are not played again; `docs/make_objectives.py` makes the table of them.
+the good-sample rate of the averaged generator, and the modes that it covers. Rows are written to docs/results/objectives.json
+as they come, and those that are there are not played again; `docs/make_objectives.py` makes the table of them.
 """
 
 import json
