@@ -56,14 +56,13 @@ def main(
         for seed in seeds:
             if any((row["preset"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            rows.append(measure(name, seed, runs))
+            found = measure(name, seed, runs)
+            rows.append(found)
             rows.sort(key=lambda row: (NAMES.index(row["preset"]), row["seed"]))
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
-            found = next(row for row in rows if (row["preset"], row["seed"]) == (name, seed))
-            print(
-                f"{name:30} {seed}  good {100 * found['good']:6.2f} %  modes {found['modes']}, fair {found['fair']}", flush=True
-            )
+            shown = f"{100 * found['good']:6.2f} % good, {found['modes']} modes, {found['fair']} fair"
+            print(f"{name:30} {seed} {shown}", flush=True)
 
 
 if __name__ == "__main__":
