@@ -106,7 +106,7 @@ def test_work_and_memory_are_those_of_a_real_round(name):
         assert max(work.peaks(BATCH, accumulate).values()) == pytest.approx(allocator_peak(session), rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["digits-sngan-qua", "cifar10-biggan-qua"])
+@pytest.mark.parametrize("name", ["digits-sngan-qua", "digits-icr", "cifar10-biggan-qua"])
 def test_work_on_a_gpu_is_what_the_benchmark_derives(name):
     """From forwards of the networks alone, by a formula that tests/bench/test_step.py holds to numbers computed by hand."""
     config = override(preset(name), ["training.batch_size=32", "training.n_dis=1", "network.width=16"])
