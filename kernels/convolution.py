@@ -18,8 +18,6 @@ Three ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cach
                 convolutions on this processor; as a convolution of one tap, adjoint 4x4 512 -> 8x8 256: 21.6 to 18.6.
     blocks      a 3x3 convolution onto few channels as a 4x4 one of stride 2 onto four times as many, one set for each pixel of
                 a 2x2 block: 16/9 of the work in four times the lanes. 32x32 64 -> 3: 5.8 to 3.4 in fp32, 3.1 to 2.0 in bf16.
-                The adjoint of a 4x4 convolution of stride 2 likewise, as a 2x2 one of stride 1. On one core, map 16x16:
-                64 -> 3 (32x32): 7.3 to 2.8 in fp32, 4.9 to 1.6 in bf16; 16 -> 16, batch 160: 5.5 to 4.4 and 3.9 to 2.5.
 """
 
 from collections.abc import Sequence
@@ -38,14 +36,8 @@ SMALL_MAP = 4 * 4
 WIDE = 128 * 256
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
 
-WIDE_GRADIENT = 64 * 64
-"""The same for correlations, at which oneDNN is slower. On one core, batch 320, 64 -> 64, 4x4 of stride 2: 3.0 to 1.9 ms."""
-
 FEW_CHANNELS, MANY_CHANNELS = 4, 32
 """A 3x3 convolution onto at most so few channels from at least so many goes by blocks."""
-
-NARROW, LARGE_MAP = 16, 16 * 16
-"""So does the adjoint of a 4x4 one of stride 2, onto at most so many channels, from at least so many pixels."""
 
 
 _ONE_TAP = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
@@ -156,8 +148,6 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
     """(B, o, h', w'), (o, c, k, k) -> (B, c, *side). No gradient."""
     if _by_blocks(w.shape[1], w.shape[0], w.shape[2], stride, padding, side):
         return blocks_convolve(y, _turned(w))
-    if _by_adjoint_blocks(w.shape, stride, padding, y.shape[2:], side):
-        return blocks_adjoint(y, w)
     if stride == 1 and _by_product(y.dtype, w.shape, y.shape[2:]):
         return product_convolve(y, _turned(w), 1, w.shape[2] - 1 - padding)
     if stride > 1 and y.dtype == torch.float32 and _is_small_and_wide(w.shape, y.shape[2:]):
@@ -169,7 +159,7 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
 def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """(B, c, h, w), (B, o, h', w') -> (o, c, k, k). No gradient."""
     shape = y.shape[1], x.shape[1], kernel, kernel
-    if _by_product(x.dtype, shape, y.shape[2:], WIDE_GRADIENT):
+    if _by_product(x.dtype, shape, y.shape[2:]):
         return product_correlate(x, y, kernel, stride, padding)
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # its layout becomes the result's
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
@@ -241,21 +231,6 @@ def blocks_convolve(x: Tensor, w: Tensor) -> Tensor:
     return y
 
 
-def blocks_adjoint(y: Tensor, w: Tensor) -> Tensor:
-    """`adjoint` of a 4x4 weight with stride 2 and padding 1, onto a map of twice the sides. Each pixel is reached from 2x2
-    places: the first row of a 2x2 block from those that end where it lies, the second from those one further, and columns so."""
-    out, (height, width) = w.shape[1], y.shape[2:]
-    taps = w.flip(2, 3).unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(3, 5, 1, 0, 2, 4)  # (row, column, out) of a block
-    taps = taps.reshape(4 * out, len(w), 2, 2).contiguous(memory_format=torch.channels_last)
-    blocks = functional.conv2d(y, taps, None, 1, 1).permute(0, 2, 3, 1).unflatten(3, (2, 2, out))
-    x = torch.empty(len(y), out, 2 * height, 2 * width, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
-    pixels = x.permute(0, 2, 3, 1).unflatten(2, (width, 2)).unflatten(1, (height, 2))
-    for row in range(2):
-        for column in range(2):
-            pixels[:, :, row, :, column] = blocks[:, row : row + height, column : column + width, row, column]
-    return x
-
-
 def _turned(w: Tensor) -> Tensor:
     """The weight with which convolving is the adjoint, for stride 1."""
     return w.flip(2, 3).transpose(0, 1)
@@ -288,24 +263,16 @@ def _has_own_way(
     by_blocks = any(
         _by_blocks(*channels, weight.shape[2], stride, padding, large) for channels in permutations(weight.shape[:2])
     )
-    by_blocks |= _by_adjoint_blocks(weight.shape, stride, padding, small, large)
-    by_product = _by_product(dtype, weight.shape, small, WIDE_GRADIENT)
-    return by_blocks or by_product or (dtype == torch.float32 and _is_small_and_wide(weight.shape, small))
+    return by_blocks or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
 
 
-def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int], wide: int = WIDE) -> bool:
-    return dtype == torch.bfloat16 and _is_small_and_wide(weight, side, wide)
+def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
+    return dtype == torch.bfloat16 and _is_small_and_wide(weight, side)
 
 
-def _is_small_and_wide(weight: Sequence[int], side: Sequence[int], wide: int = WIDE) -> bool:
-    # With one tap torch's is a matrix product already.
-    return weight[0] * weight[1] >= wide and weight[2] > 1 and side[0] * side[1] <= SMALL_MAP
-
-
-def _by_adjoint_blocks(weight: Sequence[int], stride: int, padding: int, small: Sequence[int], large: Sequence[int]) -> bool:
-    if (weight[2], stride, padding) != (4, 2, 1) or weight[1] > NARROW or small[0] * small[1] < LARGE_MAP:
-        return False
-    return tuple(large) == (2 * small[0], 2 * small[1])
+def _is_small_and_wide(weight: Sequence[int], side: Sequence[int]) -> bool:
+    wide = weight[0] * weight[1] >= WIDE and weight[2] > 1  # with one tap torch's is a matrix product already
+    return wide and side[0] * side[1] <= SMALL_MAP
 
 
 def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> bool:

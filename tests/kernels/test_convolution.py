@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from fastgan.kernels import convolution
 from fastgan.kernels.convolution import (
-    blocks_adjoint,
     blocks_convolve,
     conv2d,
     conv_transpose2d,
@@ -35,13 +34,11 @@ def by_product(monkeypatch):
     monkeypatch.setattr(convolution, "_by_product", lambda *args: True)
     monkeypatch.setattr(convolution, "adjoint", product_adjoint)
     monkeypatch.setattr(convolution, "_by_blocks", lambda *args: False)
-    monkeypatch.setattr(convolution, "_by_adjoint_blocks", lambda *args: False)
 
 
 @pytest.fixture
 def by_blocks(monkeypatch):
-    """3x3 convolutions onto one or two channels from four or more go by blocks; adjoints of 4x4 ones onto small maps too."""
-    monkeypatch.setattr(convolution, "LARGE_MAP", 1)
+    """3x3 convolutions onto one or two channels from four or more go by blocks."""
     monkeypatch.setattr(convolution, "FEW_CHANNELS", 2)
     monkeypatch.setattr(convolution, "MANY_CHANNELS", 4)
 
@@ -82,24 +79,6 @@ def test_blocks_are_convolutions(by_blocks, before, after, sides):
     same(lambda y, w: conv_transpose2d(y, w, None, 1, 1), lambda y, w: functional.conv_transpose2d(y, w, None, 1, 1), (y, w))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("sides", [(2, 2), (6, 4)])
-def test_adjoints_by_blocks_are_adjoints(by_blocks, sides, layout):
-    x, w = (t.detach().contiguous(memory_format=layout).requires_grad_() for t in tensors(3, 2, 3, sides, 4))
-    same(lambda x, w: conv2d(x, w, None, 2, 1), lambda x, w: functional.conv2d(x, w, None, 2, 1), (x, w))
-    y = torch.randn(3, 3, *sides, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
-    same(lambda y, w: conv_transpose2d(y, w, None, 2, 1), lambda y, w: functional.conv_transpose2d(y, w, None, 2, 1), (y, w))
-    torch.testing.assert_close(blocks_adjoint(y, w), functional.conv_transpose2d(y, w, None, 2, 1))
-
-
-def test_adjoints_of_odd_maps_do_not_go_by_blocks(by_blocks):
-    """Of which the last row and column have no whole block."""
-    x, w = tensors(2, 2, 3, (7, 5), 4)
-    y = torch.randn_like(functional.conv2d(x, w, None, 2, 1))
-    expected = torch.autograd.grad(functional.conv2d(x, w, None, 2, 1), x, y)[0]
-    torch.testing.assert_close(torch.autograd.grad(conv2d(x, w, None, 2, 1), x, y)[0], expected)
-
-
 def second_order_is_right():
     x, w = tensors(2, 4, 2, (4, 4), 3)
     assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 1, 1), (x, w))
@@ -117,8 +96,6 @@ def test_gradients_of_gradients_by_product(by_product):
 
 def test_gradients_of_gradients_by_blocks(by_blocks):
     second_order_is_right()
-    x, w = tensors(2, 2, 3, (4, 4), 4)
-    assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 2, 1), (x, w))
 
 
 def test_torchs_adjoint_reaches_every_pixel_of_an_input_that_the_stride_does_not_divide(by_product):
@@ -129,7 +106,7 @@ def test_torchs_adjoint_reaches_every_pixel_of_an_input_that_the_stride_does_not
 @pytest.mark.parametrize("bias", [True, False])
 def test_half_precision_under_autocast(bias):
     """Published shapes that go by product and by blocks: within a rounding of bf16's 8 bits of the float64 result."""
-    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 64, 8, 4, 2), (64, 3, 8, 3, 1), (3, 8, 32, 4, 2)):
+    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 3, 8, 3, 1)):
         x, w = (t.detach().float().requires_grad_() for t in tensors(2, before, after, (side, side), kernel))
         b = torch.randn(after, requires_grad=True) if bias else None
         with torch.autocast("cpu", torch.bfloat16):
@@ -153,13 +130,7 @@ def test_half_precision_under_autocast(bias):
         (True, torch.bfloat16, 256, 512, 4, 3, 1),
         (True, torch.bfloat16, 128, 256, 8, 4, 2),
         (False, torch.bfloat16, 256, 256, 16, 4, 2),
-        (True, torch.bfloat16, 64, 128, 8, 4, 2),
-        (False, torch.bfloat16, 32, 64, 8, 4, 2),
-        (False, torch.float32, 64, 128, 8, 4, 2),
-        (True, torch.bfloat16, 16, 64, 32, 4, 2),
-        (True, torch.float32, 3, 64, 32, 4, 2),
-        (False, torch.float32, 3, 64, 16, 4, 2),
-        (False, torch.bfloat16, 24, 64, 32, 4, 2),
+        (False, torch.bfloat16, 64, 128, 8, 4, 2),
         (True, torch.float32, 256, 256, 8, 4, 2),
         (True, torch.float32, 64, 3, 32, 3, 1),
         (True, torch.bfloat16, 3, 64, 32, 3, 1),
@@ -169,8 +140,7 @@ def test_half_precision_under_autocast(bias):
     ],
 )
 def test_which_way_is_taken(expected, dtype, before, after, side, kernel, stride):
-    """By product: bf16, wide, onto small maps. By blocks: 3x3 between few channels and many, even sides; 4x4 of stride 2
-    from few channels, onto large maps."""
+    """By product: bf16, wide, onto small maps. By blocks: 3x3 between few channels and many, even sides."""
     x, w = torch.empty(1, before, side, side, dtype=dtype), torch.empty(after, before, kernel, kernel, dtype=dtype)
     small = (side + 2 - kernel) // stride + 1
     assert convolution._has_own_way(x, w, dtype, (small, small), (side, side), stride, 1) is expected
