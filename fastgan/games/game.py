@@ -64,6 +64,11 @@ class Game(nn.Module):
         """The submodules that `player` steps."""
         return [self.get_submodule(name) for name in self.players[player]]
 
+    def played(self) -> dict[str, nn.Module]:
+        """The networks of all players by name, in the order in which the game has them; not what it remembers beside them."""
+        names = {name for names in self.players.values() for name in names}
+        return {name: network for name, network in self.named_children() if name in names}
+
     @contextmanager
     def turn(self, player: str) -> Iterator[None]:
         """Inside, every other player is frozen: no gradient of its parameters is computed, none of its buffers moves."""

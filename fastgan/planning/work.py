@@ -51,10 +51,7 @@ class Work:
         """What the user's JSON sets, {} where there is none."""
         self.game = game = imagine(config)
         phases = {phase.name: phase for phase in game.phases()}
-        played = {name for names in game.players.values() for name in names}
-        self.networks = {
-            name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children() if name in played
-        }
+        self.networks = {name: sum(p.numel() for p in network.parameters()) for name, network in game.played().items()}
         """Network -> parameters."""
         self.averaged = sum(self.networks[name] for name in game.averaged)
         self.players = {

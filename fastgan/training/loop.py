@@ -561,12 +561,10 @@ def _real_spread(config: Config, source: Source | Distribution) -> float:
 
 
 def _opening(config: Config, session: Session, folder: Folder) -> str:
-    played = {name for names in session.game.players.values() for name in names}
     sizes = ", ".join(
         # DeepSpeed's weights of stage 3 are empty between uses, and know their size by another name.
         f"{name} {sum(getattr(p, 'ds_numel', p.numel()) for p in network.parameters()) / 1e6:.2f} M parameters"
-        for name, network in session.game.named_children()
-        if name in played
+        for name, network in session.game.played().items()
     )
     device = next(session.game.parameters()).device
     begun = f"goes on from round {session.round}" if session.round else "begins"

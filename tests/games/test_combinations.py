@@ -21,8 +21,8 @@ WEIGHT = "terms.wgan_gp.weight=1"
 
 AXES = {
     "network": {
-        "sn-cnn": SMALL,
         "mlp": ("network.width=8", "latent.dim=2", "data.source=grid25"),
+        "sn-cnn": SMALL,
         "sn-resnet": (*SMALL, "data.resolution=32"),
         "dcgan-cnn": SMALL,
         "wgan-cnn": SMALL,
@@ -62,7 +62,7 @@ AXES = {
         "2 steps, radius": ("latent.refine_steps=2", "latent.radius=0.01"),
     },
 }
-"""Axis -> its values and what each sets; the first value is the usual one, and the networks that are quick come first."""
+"""Axis -> its values and what each sets. Where it makes no difference, the first one is played: what is quick, or nothing."""
 
 MOST_USED = {
     "network": ("sn-cnn", "biggan"),
@@ -78,13 +78,13 @@ Choice = tuple[str, str]
 
 
 def config(choices):
-    """What so many choices make, the usual one on every other axis.
+    """What so many choices make, the usual ones on every other axis.
 
     Raises:
         UserError: they don't go together.
     """
     usual = {axis: next(iter(values)) for axis, values in AXES.items()}
-    chosen = usual | dict(choices)
+    chosen = usual | {"network": "sn-cnn"} | dict(choices)
     fields = [field for axis, value in chosen.items() for field in AXES[axis][value]]
     fields.append(f"network.family={chosen['network']}")
     common = ("training.batch_size=4", "training.precision=fp32", "training.device=cpu", "training.steps=4")
