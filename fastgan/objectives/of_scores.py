@@ -131,8 +131,8 @@ class BoundarySeeking(Objective):
         L_D = m softplus(-a) + m softplus(b)
         L_G = m b^2 / 2
 
-    b = log D~ - log(1 - D~) for D~ = sigmoid(b). Hjelm et al., "Boundary-seeking generative adversarial networks" (ICLR 2018),
-    section 3, equation 12. Refinement moves scores towards 0, from above too.
+    b = log D~ - log(1 - D~) for D~ = sigmoid(b). Hjelm et al., "Boundary-seeking generative adversarial networks" (ICLR 2018).
+    Refinement moves scores towards 0, from above too.
     """
 
     def __init__(self) -> None:

@@ -13,8 +13,8 @@ class Relativistic(Objective):
         L_D = m softplus(-(a_i - b_i))
         L_G = m softplus(-(b_i - a_i))
 
-    Jolicoeur-Martineau, "The relativistic discriminator" (ICLR 2019), section 4.1; with R1 and R2: Huang, Gokaslan, Kuleshov,
-    Tompkin, "The GAN is dead; long live the GAN!" (NeurIPS 2024), section 2.
+    Jolicoeur-Martineau, "The relativistic discriminator" (ICLR 2019); with R1 and R2: Huang, Gokaslan, Kuleshov, Tompkin,
+    "The GAN is dead; long live the GAN!" (NeurIPS 2024), section 2.
     """
 
     real_in_generator, pairs = True, True
@@ -36,7 +36,7 @@ class RelativisticAverage(Objective):
         L_D = m softplus(-(a - m b)) + m softplus(b - m a)
         L_G = m softplus(-(b - m a)) + m softplus(a - m b)
 
-    Jolicoeur-Martineau, "The relativistic discriminator" (ICLR 2019), section 4.2 (RaSGAN).
+    Jolicoeur-Martineau, "The relativistic discriminator" (ICLR 2019): RaSGAN.
     """
 
     real_in_generator, couples = True, True
@@ -58,7 +58,7 @@ class Softmax(Objective):
         L_D = -m a + lZ
         L_G = -(sum a + sum b) / (N + M) + lZ,    lZ = logsumexp of all a and b
 
-    Lin, "Softmax GAN" (2017), equations 4 and 5.
+    Lin, "Softmax GAN" (2017).
     """
 
     real_in_generator, couples = True, True
