@@ -13,6 +13,7 @@ from fastgan.checked import CHECKED, PositiveFloat
 from fastgan.objectives.objective import Objective, precise
 
 
+@dataclass(frozen=True, config=CHECKED)
 class FisherRatio(Objective):
     """Fisher's distance as a ratio.
 
@@ -23,9 +24,6 @@ class FisherRatio(Objective):
     """
 
     real_in_generator, couples = True, True
-
-    def __init__(self) -> None:
-        pass
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return -self.generator(real, fake)

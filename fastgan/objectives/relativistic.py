@@ -1,12 +1,15 @@
 """Objectives that compare the scores of real and generated images with each other."""
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from fastgan.checked import CHECKED
 from fastgan.objectives.objective import Objective, paired, precise
 
 
+@dataclass(frozen=True, config=CHECKED)
 class Relativistic(Objective):
     """Each generated image against a real one. With R1 and R2 (terms.r1, terms.r2) it is R3GAN's game.
 
@@ -19,9 +22,6 @@ class Relativistic(Objective):
 
     real_in_generator, pairs = True, True
 
-    def __init__(self) -> None:
-        pass
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         real, fake = paired(real, fake)
         return softplus(fake - real).mean()
@@ -30,6 +30,7 @@ class Relativistic(Objective):
         return self.discriminator(fake, real)
 
 
+@dataclass(frozen=True, config=CHECKED)
 class RelativisticAverage(Objective):
     """Each image against the mean of the other side.
 
@@ -41,9 +42,6 @@ class RelativisticAverage(Objective):
 
     real_in_generator, couples = True, True
 
-    def __init__(self) -> None:
-        pass
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         real, fake = precise(real, fake)
         return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
@@ -52,6 +50,7 @@ class RelativisticAverage(Objective):
         return self.discriminator(fake, real)
 
 
+@dataclass(frozen=True, config=CHECKED)
 class Softmax(Objective):
     """D spreads the batch's probability over its real images, G over all of them.
 
@@ -62,9 +61,6 @@ class Softmax(Objective):
     """
 
     real_in_generator, couples = True, True
-
-    def __init__(self) -> None:
-        pass
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         both = _all(real, fake)
