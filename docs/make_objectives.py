@@ -30,9 +30,9 @@ fastgan train digits-sngan --set objective=gan-qp objective_options.distance=rms
 a = D(x) and b = D(G(z)) are raw scores, **higher = more real**; f and g are D's features of real and generated images, N and M
 their counts, m is the mean. Scores may be maps: each place counts as a score. Losses are computed in float32.
 
-- *needs*: what is looked at beside the scores. **features** are what D's last linear layer is given, flattened; networks
-  without one are refused. D's score is not trained then. **real in G** means that D judges the real batch in G's phase too: one
-  more forward of D, without a gradient.
+- *needs*: what is looked at beside the scores. **images** are those before any augmentation. **features** are what D's last
+  linear layer is given, flattened; networks without one are refused, and D's score is not trained. **real in G** means that D
+  judges the real batch in G's phase too: one more forward of D, without a gradient.
 - *couples*: the loss is one of the whole batch. Ranks gather it, so that two of them equal one process;
   `training.accumulate` above 1 is refused. **pairs** means that each generated image is compared with a real one.
 - *refinement* (-qua in training, -z at sampling) descends a loss of each score by itself: G's own where it is a mean over

@@ -385,6 +385,12 @@ class Config:
         objective, training = OBJECTIVES[self.objective], self.training
         if self.latent.refine_steps and not objective.refines:
             raise ValueError(f"latent.refine_steps must be 0 with objective {self.objective}: {UNTRAINED}")
+        for name, used in (
+            ("augmentation.target", self.augmentation.target is not None),
+            ("network.gradient_norm", self.network.gradient_norm != "none"),
+        ):
+            if used and not objective.refines:
+                raise ValueError(f"{name} is of D's score, and objective {self.objective} trains D's features alone")
         if objective.pairs and objective.real_in_generator and training.generator_batch > 1:
             raise ValueError(
                 f"objective {self.objective} compares each generated image with a real one, "

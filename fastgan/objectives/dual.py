@@ -17,8 +17,8 @@ class DesignedDual(Objective):
 
     phi' > 0 and psi'(t) = -w^-1(t) phi'(t) for all t. Here w^-1(t) = 1 + t from 0 on and 1 / (1 - t) below (w(r) = r - 1 and
     1 - 1/r), and phi'(t) = w^-1(t)^-alpha: no exponential, and for every alpha G's gradient falls no faster than a power of
-    1 - b. At alpha = 1 L_G is -m b. Basioti & Moustakides, "Designing GANs: a likelihood ratio approach" (2020), section 2; w
-    and phi are ours.
+    1 - b. At alpha = 1 L_G is -m b. Basioti & Moustakides, "Designing GANs: a likelihood ratio approach" (2020); w and phi
+    are ours.
     """
 
     alpha: float = Field(default=0.5, gt=0, le=1)

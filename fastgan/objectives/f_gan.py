@@ -4,7 +4,7 @@
 
 g maps raw scores into the domain of f*, the convex conjugate of f: f*(t) = sup_u ( u t - f(u) ), u the ratio of the real to the
 generated density. Nowozin, Cseke, Tomioka, "f-GAN: training generative neural samplers using variational divergence
-minimization" (NeurIPS 2016), tables 1, 2 and 6, section 3.2.
+minimization" (NeurIPS 2016), tables 1 and 2, section 3.2.
 
 f*(g(v)) is computed in one piece, without the cancellations of its parts. Where it or g grows like exp(v), it goes on along its
 tangent beyond exp(30) = 1e13: a stray score costs a finite loss.

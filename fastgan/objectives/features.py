@@ -61,7 +61,7 @@ class MMD(_OfFeatures):
         L_G = M2,    M2 = m k(f_i, f_j) over i != j + m k(g_i, g_j) over i != j - 2 m k(f_i, g_j)
 
     k(u, v) = exp(-|u - v|), or a sum of Gaussians exp(-|u - v|^2 / (2 width^2)). Li, Chang, Cheng, Yang, Poczos, "MMD GAN"
-    (NeurIPS 2017), section 3 and, for the widths, 5.1.
+    (NeurIPS 2017), whose widths these are.
     """
 
     kernel: Literal["exponential", "gaussian"] = "exponential"

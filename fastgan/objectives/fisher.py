@@ -13,19 +13,17 @@ from fastgan.checked import CHECKED, PositiveFloat
 from fastgan.objectives.objective import Objective, precise
 
 
+@dataclass(frozen=True, config=CHECKED)
 class FisherRatio(Objective):
     """Fisher's distance as a ratio.
 
         L_D = -(m a - m b) / sqrt(Om)
         L_G = (m a - m b) / sqrt(Om)
 
-    Om = (m a^2 + m b^2) / 2. Mroueh & Sercu, "Fisher GAN" (NeurIPS 2017), equation 2.
+    Om = (m a^2 + m b^2) / 2. Mroueh & Sercu, "Fisher GAN" (NeurIPS 2017).
     """
 
     real_in_generator, couples = True, True
-
-    def __init__(self) -> None:
-        pass
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return -self.generator(real, fake)
@@ -44,7 +42,7 @@ class Fisher(Objective):
         L_G = -m b
 
     Om = (m a^2 + m b^2) / 2. l begins at 0; l <- l - rho c after each round, c the mean over D's turns of it. Mroueh & Sercu,
-    "Fisher GAN" (NeurIPS 2017), equation 9 and algorithm 1.
+    "Fisher GAN" (NeurIPS 2017), algorithm 1.
     """
 
     couples = True

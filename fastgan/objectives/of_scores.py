@@ -13,14 +13,12 @@ from fastgan.kernels import scores
 from fastgan.objectives.objective import Objective, Scored, precise
 
 
+@dataclass(frozen=True, config=CHECKED)
 class OfEachScore(Objective):
     """An objective that the kernel library has."""
 
     name: ClassVar[str]
     """Its key there."""
-
-    def __init__(self) -> None:
-        pass
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return scores.discriminator_loss(real, fake, objective=self.name)
@@ -125,18 +123,16 @@ class LeastSquares(Objective):
         return super().scored(real, fake)
 
 
+@dataclass(frozen=True, config=CHECKED)
 class BoundarySeeking(Objective):
     """Boundary seeking: G draws what D can't tell, whose sigmoid is 1/2.
 
         L_D = m softplus(-a) + m softplus(b)
         L_G = m b^2 / 2
 
-    b = log D~ - log(1 - D~) for D~ = sigmoid(b). Hjelm et al., "Boundary-seeking generative adversarial networks" (ICLR 2018),
-    section 3, equation 12. Refinement moves scores towards 0, from above too.
+    b = log D~ - log(1 - D~) for D~ = sigmoid(b). Hjelm et al., "Boundary-seeking generative adversarial networks" (ICLR 2018).
+    Refinement moves scores towards 0, from above too.
     """
-
-    def __init__(self) -> None:
-        pass
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return scores.discriminator_loss(real, fake, objective="non-saturating")

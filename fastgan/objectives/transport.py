@@ -19,7 +19,7 @@ class QuadraticPotential(Objective):
         L_G = m(a) - m(b)
 
     d_i is the distance of x_i and x~_i, as they are before any augmentation. Of G's loss m(a) is left out: it has no gradient.
-    Su, "GAN-QP: a novel GAN framework without gradient vanishing and Lipschitz constraint" (2018), equation 21.
+    Su, "GAN-QP: a novel GAN framework without gradient vanishing and Lipschitz constraint" (2018).
     """
 
     needs = ("images",)
@@ -51,7 +51,7 @@ class CTransform(Objective):
         L_G = m P, the gradient through c alone,    P_j = min_i( c(x_i - x~_j) - a_i )
 
     D judges real images alone. A map of scores counts by its mean. Mallasto, Montufar, Gerolin, "How well do WGANs estimate the
-    Wasserstein metric?" (2019), section 3.
+    Wasserstein metric?" (2019).
     """
 
     needs = ("images",)

@@ -18,7 +18,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], in
     ("hinge",                 "hinge",                 {},                      _R1, {}, 1),
     ("non-saturating",        "non-saturating",        {},                      _R1, {}, 1),
     ("minimax",               "minimax",               {},                      _R1, {}, 1),
-    ("wgan",                  "wasserstein",           {},                      {}, {"clip_weights": 0.1}, 3),
+    ("wgan",                  "wasserstein",           {},                      {}, {"clip_weights": 0.1}, 5),
     ("wgan-gp",               "wasserstein",           {},                      _SLOPE, {}, 3),
     ("wgan-div",              "wasserstein",           {},                      _POWER, {}, 3),
     ("least-squares",         "least-squares",         {},                      _R1, {}, 1),

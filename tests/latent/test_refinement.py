@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from fastgan.kernels.ifgsm import MAX_LEAVES
 from fastgan.latent import refine
 from fastgan.networks.sn_cnn import Discriminator, Generator
+from fastgan.objectives import chosen
 
 LOSSES = {
     "hinge": lambda b: -b,
@@ -146,6 +147,25 @@ def test_the_ordinary_case_moves_every_coordinate_by_steps_of_one_size(pair):
     z = torch.randn(9, 3, dtype=torch.float64)
     moved = (refine(*pair, z, steps=1, step_size=0.04) - z).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 0.04))
+
+
+def test_an_objective_with_settings_of_its_own_is_descended(pair):
+    """Least squares with its target far below: refinement seeks what D takes for the least real; c_G = 1 is the name's own."""
+    z = torch.randn(9, 3, dtype=torch.float64)
+    low, high = (chosen("least-squares", {"cg": target}) for target in (-100.0, 1.0))
+    options = {"steps": 3, "step_size": 0.05}
+    torch.testing.assert_close(
+        refine(*pair, z, objective=high, **options), refine(*pair, z, objective="least-squares", **options)
+    )
+    torch.testing.assert_close(refine(*pair, z, objective=low, steps=1), 2 * z - refine(*pair, z, objective="hinge", steps=1))
+
+
+@pytest.mark.parametrize("objective", ["relativistic", "softmax", "fisher", "gan-qp", "designed-dual", "f-gan-js"])
+def test_where_scores_are_compared_refinement_goes_up_each_samples_own(pair, objective):
+    z = torch.randn(9, 3, dtype=torch.float64)
+    for direction in ("sign", "l2"):
+        options = {"steps": 3, "step_size": 0.05, "direction": direction}
+        torch.testing.assert_close(refine(*pair, z, objective=objective, **options), refine(*pair, z, **options))
 
 
 def test_refinement_raises_the_score(pair):
@@ -318,6 +338,7 @@ def test_half_precision_under_autocast():
     ("change", "reason"),
     [
         ({"objective": "hing"}, "unknown objective"),
+        ({"objective": "mmd"}, "trains no score"),
         ({"steps": -1}, "steps"),
         ({"step_size": -0.1}, "step_size"),
         ({"radius": -1.0}, "radius"),

@@ -37,11 +37,10 @@ def test_gradients_and_views_reach_the_features():
     assert discriminator.network.main[0].weight.grad.abs().sum() > 0
 
 
-def test_labels_reach_the_network_and_gradient_normalisation_keeps_the_features():
+def test_labels_reach_the_network():
     settings = ["network.family=dcgan-conditional", "network.classes=10", "network.width=2", "objective=mcgan"]
-    _, discriminator = build(override(preset(DEFAULT), [*settings, "latent.refine_steps=0", "network.gradient_norm=gn"]))
+    _, discriminator = build(override(preset(DEFAULT), [*settings, "latent.refine_steps=0"]))
     seen = discriminator(torch.rand(3, 1, 32, 32), torch.tensor([0, 1, 2]))
-    assert seen.score.abs().max() <= 1
     assert seen.features.shape == (3, 16 * 4 * 4)
 
 

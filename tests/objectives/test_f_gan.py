@@ -33,8 +33,8 @@ def test_every_divergence_is_here():
 def test_the_conjugate_is_the_supremum(name, options):
     """f*(g(v)) = sup_u ( u g(v) - f(u) ), u > 0: no u comes above it, and the best of many comes close."""
     f, objective = DIVERGENCES[name, options], chosen(name, dict(options))
-    u = np.concatenate([np.logspace(-16, 12, 400_001), [1.0]])
-    for v in np.linspace(-3, 3, 13):
+    u = np.concatenate([np.logspace(-16, 12, 100_001), [1.0]])
+    for v in np.linspace(-3, 3, 7):
         score = torch.tensor(v, dtype=torch.float64)
         t, found = objective.activation(score).item(), objective.conjugate_of_activation(score).item()
         best = (u * t - f(u)).max()
@@ -47,7 +47,7 @@ def test_the_bound_is_tight_where_d_is_best(name, options):
     """D's loss is least for the score v with g(v) = f'(u) at each ratio u: for densities of ratio u it gives minus f(u) (times
     the generated density)."""
     f, objective = DIVERGENCES[name, options], chosen(name, dict(options))
-    scores = torch.linspace(-60, 60, 480_001, dtype=torch.float64)
+    scores = torch.linspace(-60, 60, 120_001, dtype=torch.float64)
     for u in (0.3, 0.9, 2.0, 5.0):
         losses = objective.conjugate_of_activation(scores) - u * objective.activation(scores)
         assert losses.min().item() == pytest.approx(-float(f(u)), rel=1e-5, abs=1e-5)

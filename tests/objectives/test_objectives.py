@@ -335,6 +335,7 @@ def test_an_objective_of_ones_own_is_two_functions():
         (["objective=hinge", "objective_options.rho=1"], "objective hinge has no options, and was given 'rho'"),
         (["objective=f-gan-alpha", "objective_options.alpha=1"], "alpha 1 is a limit: f-gan-kl has it"),
         (["objective=mmd", "objective_options.widths=[]"], "objective mmd: widths should"),
+        (["objective=mmd", "network.gradient_norm=gn"], "network.gradient_norm is of D's score, and objective mmd trains"),
         (["objective=mmd", "latent.refine_steps=1"], "latent.refine_steps must be 0 with objective mmd"),
         (["objective=relativistic", "training.generator_batch=2"], "so training.generator_batch must be 1"),
         (["objective=fisher", "training.accumulate=2"], "objective=fisher couples the samples of a batch"),

@@ -32,6 +32,16 @@ def run(train):
     return train("digits-cdcgan-qua")
 
 
+def test_a_run_without_a_trained_score_is_sampled_as_it_is(train):
+    features = train("grid25-mmd", "training.batch_size=8", "network.width=8")
+    assert fastgan.sample(features, 5).shape == (5, 2)
+    assert fastgan.sample(features, 5, sampler=samplers.Hubness(threshold=8)).shape == (5, 2)  # asks no D
+    assert features.discriminator(torch.zeros(3, 2)).shape == (3,)
+    for options in ({"refine_steps": 2}, {"sampler": "drs"}):
+        with pytest.raises(UserError, match="objective mmd: an objective of features trains no score"):
+            fastgan.sample(features, 5, **options)
+
+
 def latents(run, prior, rows, purpose="samples"):
     draw = Draw(0, purpose, 0, torch.arange(rows))
     return prior(draw), draw.integers("labels", 10)
