@@ -80,9 +80,8 @@ class AdversarialGame(Game):
         self.prior, self.objective, self.terms = prior, objective, dict(terms or {})
         self.refinement = refinement or (lambda generator, discriminator, z, labels=None: z)
         self.pairing, self.augmentation = pairing, augmentation
-        self.memory = nn.ModuleDict(
-            {name: Memory(part.memory) for name, part in self._parts_with_memory.items() if part.memory}
-        )
+        remembering = {name: part.memory for name, part in self._with_memory.items() if part.memory}
+        self.memory = nn.ModuleDict({name: Memory(beginnings) for name, beginnings in remembering.items()})
         self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
         self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
@@ -143,7 +142,7 @@ class AdversarialGame(Game):
     def after(self, statistics: Mapping[str, Statistics]) -> None:
         """The objective and terms remember, and the augmentation adapts, by what D's phase has seen on all ranks."""
         for name, memory in self.memory.items():
-            memory.write(self._parts_with_memory[name].remember(memory.read(), statistics["D"]))
+            memory.write(self._with_memory[name].remember(memory.read(), statistics["D"]))
         if self.augmentation is not None:
             self.augmentation.adapt(statistics["D"])
 
@@ -236,7 +235,7 @@ class AdversarialGame(Game):
         return self.memory["objective"].read() if self.objective.memory else {}
 
     @property
-    def _parts_with_memory(self) -> dict[str, Term | Objective]:
+    def _with_memory(self) -> dict[str, Term | Objective]:
         return self.terms | {"objective": self.objective}
 
     @torch.no_grad()

@@ -11,6 +11,9 @@ from fastgan.checked import CHECKED, PositiveFloat
 from fastgan.judgement import Judgement
 from fastgan.objectives.objective import Objective, precise
 
+_EQUAL = 1e-12
+"""Squared distance of features that count as equal: without a gradient."""
+
 
 class _OfFeatures(Objective):
     """A distance of features that D makes large and G small."""
@@ -66,15 +69,16 @@ class MMD(_OfFeatures):
     """Of the Gaussians."""
 
     def distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        return _without_diagonal(self.k(real, real)) + _without_diagonal(self.k(fake, fake)) - 2 * self.k(real, fake).mean()
+        within = _without_diagonal(self.k(real, real)) + _without_diagonal(self.k(fake, fake))
+        return (within - 2 * self.k(real, fake).mean()).to(real.dtype)
 
     def k(self, u: Tensor, v: Tensor) -> Tensor:
-        """(N, M)."""
-        # Products would lose the digits of small distances; where it is 0 the distance's own gradient counts as 0.
-        distance = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist")
+        """(N, M), float64: of squares that nearly cancel out enough digits are left."""
+        u, v = u.double(), v.double()
+        squared = (u.square().sum(1)[:, None] + v.square().sum(1) - 2 * u @ v.T).clamp(min=_EQUAL)
         if self.kernel == "exponential":
-            return (-distance).exp()
-        return sum((-distance.square() / (2 * width**2)).exp() for width in self.widths)
+            return (-squared.sqrt()).exp()
+        return sum((-squared / (2 * width**2)).exp() for width in self.widths)
 
 
 def nuclear_norm(symmetric: Tensor) -> Tensor:

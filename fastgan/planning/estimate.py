@@ -372,7 +372,7 @@ def _shared(work: Work, ranks: int) -> bool:
         check_batch_norm(work.config, work.game, ranks)
     except UserError:
         return False
-    return ranks == 1 or not work.config.coupled
+    return ranks == 1 or not work.config.coupled_over_ranks
 
 
 def default_decode_rate(config: Config) -> float | None:

@@ -1,19 +1,22 @@
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bench import step
-from bench.eager import PENALTIES, eager_round, plain
+from bench.eager import LOSSES, Turn, eager_round, plain, transform
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.judgement import View, judge
+from fastgan.kernels.augment import Transforms, augment
 from fastgan.kernels.convolution import conv2d
 from fastgan.networks import build
 from fastgan.networks.layers import Conv2d, ConvTranspose2d, LinearMap, SNLinear, iterate_spectral_norms
+from fastgan.policies import POLICIES
 from fastgan.presets import preset
-from fastgan.terms import R1, Imagined, Scene, WganGP
+from fastgan.terms import TERMS, Imagined, Scene
 
 
 def tiny(**fields):
@@ -39,6 +42,16 @@ def test_needed_work_counted_by_hand(steps, multiple, of_g, of_d):
         ({"terms__r1__gamma": 1}, 6, 10 + 3),
         ({"terms__r1__gamma": 1, "terms__r1__every": 16}, 6, 10 + 4 / 16),
         ({"terms__wgan_gp__weight": 10, "training__n_dis": 5}, 5 * 3 + 3, 5 * (8 + 4) + 2),
+        ({"terms__r2__gamma": 1}, 6, 10 + 3),
+        ({"terms__dragan__every": 4}, 6, 10 + 4 / 4),
+        ({"terms__lecam__weight": 1}, 6, 10),
+        ({"terms__cr__weight": 10, "training__n_dis": 2}, 2 * 3 + 3, 2 * (8 + 3) + 2),
+        ({"terms__cr__every": 2}, 6, 10 + 6 / 2),
+        ({"terms__bcr__real": 10}, 6, 10 + 2 * 3),
+        ({"terms__bcr__real": 0}, 6, 10 + 3),
+        ({"terms__zcr__weight": 20}, 6 + 1, 10 + 3),
+        ({"terms__zcr_diversity__weight": 0.5}, 6 + 3, 10),
+        ({"terms__zcr_diversity__weight": 0.5, "training__generator_batch": 2}, 9 + 2 * 3, 12),
     ],
 )
 def test_needed_work_in_units_of_a_forward(fields, of_g, of_d):
@@ -47,6 +60,13 @@ def test_needed_work_in_units_of_a_forward(fields, of_g, of_d):
     g = step._flop(build(tiny())[0], torch.randn(4, 8), None)
     d = (more - plain - 3 * g) / 2
     assert step.needed_flop(tiny(**fields)) == pytest.approx(of_g * g + of_d * d)
+
+
+def test_the_work_of_a_round_of_icr():
+    """D on five views, G without a graph twice; G on two views, through D once."""
+    config = preset("digits-icr")
+    generator, discriminator = step.flop_of_networks(config)
+    assert step.needed_flop(config) == (2 + 2 * 3) * generator + (5 * 3 + 2) * discriminator
 
 
 def small(name):
@@ -62,6 +82,7 @@ FAMILIES = [
     "cifar10-wgan-qua",
     "cifar10-wgan-gp-qua",
     "digits-cdcgan-qua",
+    "digits-icr-qua",
     "digits-r1-qua",
     "grid25-qua",
 ]
@@ -144,9 +165,12 @@ def test_a_family_without_a_baseline_is_refused():
         step.measure(small_biggan(**{"network.family": "biggan-deep"}), turns=1, turn_seconds=0.1)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "emoji64-biggan", "emoji64-biggan-qua"])
+ICR = {"terms.bcr.policy": "flip-shift", "terms.zcr.weight": 20, "terms.zcr_diversity.weight": 0.5}
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "emoji64-biggan", "emoji64-biggan-qua", "emoji64-biggan with ICR"])
 def test_the_eager_round_steps_both_players(name):
-    biggan = {"latent.refine_steps": int(name.endswith("qua"))}
+    biggan = {"latent.refine_steps": int(name.endswith("qua"))} | (ICR if name.endswith("ICR") else {})
     eager = eager_round(small_biggan(**biggan) if name.startswith("emoji64") else small(name))
     before = [p.clone() for network in (eager.generator, eager.discriminator) for p in network.parameters()]
     eager(step._real(eager.config), step._labels(eager.config))
@@ -158,28 +182,103 @@ def test_the_eager_round_steps_both_players(name):
         assert all(p.abs().max() <= bound for p in eager.discriminator.parameters())
 
 
-def test_penalties_of_the_eager_round_are_those_of_the_terms():
-    config = tiny()
-    discriminator = build(config)[1].double()
-    real, fake = torch.rand(2, 4, 1, 16, 16, dtype=torch.float64)
-    scene = Scene(real, None, lambda: Imagined(real, None, real), None, None)
-    term = R1(gamma=3)
-    views = term.views(scene)
-    expected = term.loss(scene, judge(discriminator, views))
-    torch.testing.assert_close(PENALTIES[R1](term, discriminator, real, None, fake), expected)
-    term = WganGP(weight=7)
-    torch.manual_seed(0)
-    share = torch.rand(4, 1, 1, 1)
-    view = View((share * real + (1 - share) * fake).requires_grad_(), alone=True)
-    expected = term.loss(scene, judge(discriminator, {"wgan_gp": view}))
-    torch.manual_seed(0)
-    torch.testing.assert_close(PENALTIES[WganGP](term, discriminator, real, None, fake), expected)
+def an_eager_turn():
+    """A turn with images in float64, and its generator and discriminator, both the same function at each call."""
+    eager = eager_round(small("digits-icr"))
+    for network in (eager.generator, eager.discriminator):
+        network.double().eval()  # spectral norms stand still
+    real, z = torch.rand(4, 1, 32, 32, dtype=torch.float64) * 2 - 1, torch.randn(4, 8, dtype=torch.float64)
+    return Turn(eager, real, None, Imagined(z, None, eager.generator(z).detach()))
 
 
-def test_a_term_without_a_baseline_is_refused(monkeypatch):
-    monkeypatch.delitem(PENALTIES, R1)
-    with pytest.raises(UserError, match="no term r1"):
-        step.measure(tiny(terms__r1__gamma=1), turns=1, turn_seconds=0.1)
+@pytest.mark.parametrize(
+    ("name", "settings", "views"),
+    [
+        ("r1", {"gamma": 3}, ["real"]),
+        ("r2", {"gamma": 3}, ["fake"]),
+        ("wgan_gp", {"weight": 7}, ["wgan_gp"]),
+        ("dragan", {"weight": 7}, ["dragan"]),
+        ("dragan", {"weight": 7, "form": "normal"}, ["dragan"]),
+        ("lecam", {"weight": 2}, []),
+        ("cr", {"weight": 5}, ["cr"]),
+        ("bcr", {"real": 5, "fake": 3}, ["bcr_real", "bcr_fake"]),
+        ("bcr", {"real": 0, "fake": 3}, ["bcr_fake"]),
+        ("zcr", {"weight": 5}, ["zcr"]),
+        ("zcr_diversity", {"weight": 5}, []),
+    ],
+)
+def test_losses_of_the_eager_round_are_those_of_the_terms(name, settings, views):
+    """On the images that the eager round shows D and the latents that it gives G; `views` is what the term calls the images."""
+    term, turn = TERMS[name](**settings), an_eager_turn()
+    generator, discriminator = turn.round.generator, turn.round.discriminator
+    memory = {"real": torch.tensor(0.1), "fake": torch.tensor(-0.2), "rounds": torch.tensor(3.0)}
+    turn.round.memory[name] = memory
+    _ = turn.scores
+    shown, given = [], []
+    discriminator.register_forward_pre_hook(lambda module, images: shown.append(images[0]))
+    generator.register_forward_pre_hook(lambda module, latents: given.append(latents[0]))
+    found = LOSSES[type(term)](term, turn)
+
+    judged = {"real": View(turn.real), "fake": View(turn.fake.images)}
+    for there, images in zip(views, shown, strict=True):
+        judged[there] = View(images.detach().requires_grad_(term.second_order), alone=term.second_order)
+    draw = SimpleNamespace(normal=lambda *_: (given[0] - turn.fake.z) / term.noise)
+    scene = Scene(turn.real, None, lambda: turn.fake, lambda z, labels: generator(z), draw, memory={name: memory})
+    torch.testing.assert_close(found, term.loss(scene, judge(discriminator, judged)))
+    assert found.abs() > 0
+    if name.startswith("zcr"):
+        assert draw.normal().std() == pytest.approx(1, abs=0.5)
+    if name == "zcr":
+        torch.testing.assert_close(shown[0], generator(given[0]))
+
+
+@pytest.mark.parametrize("name", ["flip-shift", "shift"])
+def test_images_are_transformed_as_the_kernel_does(name):
+    images, policy = torch.randn(64, 3, 16, 8), POLICIES[name]
+    torch.manual_seed(0)
+    found = transform(images, policy)
+    torch.manual_seed(0)
+    flip = torch.rand(64) < policy.flip if policy.flip else None
+    shift = torch.cat([torch.randint(-most, most + 1, (64, 1)) for most in (2, 1)], dim=1)
+    torch.testing.assert_close(found, augment(images, Transforms(flip=flip, shift=shift), policy.border))
+    assert shift.unique().tolist() == [-2, -1, 0, 1, 2]
+
+
+def test_consistency_is_trained_with_a_frozen_opponent():
+    """Nobody but the player whose turn it is gets gradients; without consistency both do, in G's turn."""
+    for name, frozen in (("digits-icr", True), ("digits-sngan", False)):
+        eager = eager_round(small(name))
+        eager(step._real(eager.config), step._labels(eager.config))
+        assert all((p.grad is None) == frozen for p in eager.discriminator.parameters())
+        assert all(p.grad is not None for p in eager.generator.parameters())
+
+
+def test_lazy_terms_step_their_player_by_themselves():
+    fields = {"terms__cr__every": 2, "terms__zcr_diversity__every": 2, "terms__r1__every": 3}
+    eager = eager_round(tiny(**fields))
+    steps = dict.fromkeys(eager.optimisers, 0)
+    for network, optimiser in eager.optimisers.items():
+        optimiser.register_step_post_hook(lambda *_, network=network: steps.update({network: steps[network] + 1}))
+    seen = []
+    for _ in range(4):
+        eager(step._real(eager.config), step._labels(eager.config))
+        seen.append((steps[eager.discriminator], steps[eager.generator]))
+    assert seen == [(2, 2), (3, 3), (5, 5), (7, 6)]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("terms.top_k.share=0.5", "no term top_k"),
+        ("terms.wgan_gp.kind=max", r"no terms\.wgan_gp\.kind max"),
+        ("terms.cr.policy=diffaugment", r"no terms\.cr\.policy diffaugment"),
+        ("augmentation.policy=ada", r"no augmentation\.policy ada"),
+        ("network.gradient_norm=gn", r"no network\.gradient_norm gn"),
+    ],
+)
+def test_what_has_no_baseline_is_refused(field, message):
+    with pytest.raises(UserError, match=message):
+        step.measure(override(tiny(), [field]), turns=1, turn_seconds=0.1)
 
 
 def test_a_measurement_is_written_and_drawn(tmp_path):

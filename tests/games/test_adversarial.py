@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot, softplus
 from toys import PointStream, Score, make_session, mlp, tensors
 
 from fastgan.checked import CHECKED
-from fastgan.config import Latent, override
+from fastgan.config import Adam, Latent, override
 from fastgan.draw import Draw
 from fastgan.games import AdversarialGame
 from fastgan.latent import Prior, Refinement, refine
@@ -340,7 +340,7 @@ def test_the_game_learns_a_circle():
     )
     session = make_session(played, PointStream, batch_size=128, half_life=1000.0)
     for engine in session.engines.values():
-        engine.base_rate = 1e-3
+        engine.settings = Adam(rate=1e-3)
     for _ in range(800):
         session.play_round()
     points = session.average.networks["generator"](torch.randn(2000, 2))
