@@ -6,8 +6,8 @@ rates go from 2e-4 to 5e-5, beta2 from 0.9 to 0.99, gamma to a tenth, the averag
 augmentation up from 0. How long they train is not published: here as long again as the burn-in. Their augmentation is ADA's
 with geometry and cut-outs, ours (`augmentation.policy=ada`) has shifts, mirror images and colours.
 
-Stacked digits are 8x8, as the digits are: minutes of one core for 1,000 modes. Their baseline differs in the objective and has
-no R2.
+Stacked digits are 8x8, as the digits are: some nine minutes of a core without company. Their baseline differs in the objective
+and has no R2. Gamma ends at 0.3 there: at 0.1, after 96,000 images, D's loss had fallen to 0.28 and G's risen to 2.3.
 """
 
 from dataclasses import replace
@@ -25,8 +25,8 @@ _TABLE = (
 )  # fmt: skip
 
 
-def _annealed(gamma: float) -> dict[str, R1 | R2]:
-    return {"r1": R1(gamma=gamma, gamma_end=gamma / 10), "r2": R2(gamma=gamma, gamma_end=gamma / 10)}
+def _annealed(gamma: float, end: float) -> dict[str, R1 | R2]:
+    return {"r1": R1(gamma=gamma, gamma_end=end), "r2": R2(gamma=gamma, gamma_end=end)}
 
 
 def _published(
@@ -51,7 +51,7 @@ def _published(
         data=Data(source=source, resolution=side, flip=True, filter="lanczos"),
         latent=Latent(dim=64),
         network=Network(family="r3gan", width=width, classes=classes, embedding=64, group=group, widest=widest),
-        terms=_annealed(gamma),
+        terms=_annealed(gamma, gamma / 10),
         augmentation=Augmentation(policy="ada", probability=0.0, probability_end=augmentation),
         generator=adam,
         discriminator=adam,
@@ -74,11 +74,11 @@ _STACKED = Config(
     data=Data(source="stacked-digits", resolution=8),
     latent=Latent(dim=64),
     network=Network(family="r3gan", width=64, depth=1),
-    terms=_annealed(1.0),
+    terms=_annealed(1.0, 0.3),
     generator=_ADAM,
     discriminator=_ADAM,
     training=Training(
-        threads=1, steps=1500, batch_size=64, burn_in=64_000.0, ema_half_life=0.0, ema_half_life_end=5000.0, ema_rampup=None
+        threads=1, steps=8000, batch_size=64, burn_in=384_000.0, ema_half_life=0.0, ema_half_life_end=10_000.0, ema_rampup=None
     ),
 )
 
@@ -90,7 +90,9 @@ R3GAN = (
         description="R3GAN",
         data=Data(source="digits", resolution=16, channels=1),
         network=Network(family="r3gan", width=32, depth=1, group=8),
-        training=replace(_STACKED.training, log_every=20, sample_every=250, checkpoint_every=250),
+        training=replace(
+            _STACKED.training, steps=1500, burn_in=64_000.0, ema_half_life_end=5000.0, sample_every=250, checkpoint_every=250
+        ),
     ),
     _STACKED,
     replace(

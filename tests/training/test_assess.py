@@ -30,8 +30,11 @@ def digits(run):
     stream = Stream(source, resolution=8, channels=1, batch_size=len(source), seed=0)
     batch = next(stream)
     stream.close()
-    seen = digits_judge(run.path, 8).look(batch["images"]).predictions
-    right = [int(torch.nonzero((batch["labels"] == digit) & (seen == digit))[0]) for digit in range(10)]
+    seen = digits_judge(run.path, 8).look(batch["images"])
+    right = [
+        int(torch.nonzero((batch["labels"] == digit) & (seen.predictions == digit) & (seen.confidences > 0.95))[0])
+        for digit in range(10)
+    ]
     return batch["images"][right, 0]
 
 
@@ -42,7 +45,11 @@ def test_stacks_are_counted_by_their_three_digits(run, digits):
     assert (found["value"], found["of"], found["num"]) == (4, 1000, 6)
     shares = [1 / 6, 1 / 6, 1 / 6, 3 / 6]
     assert found["kl"] == pytest.approx(sum(p * math.log(1000 * p) for p in shares))
-    assert 0.5 < found["confidence"] <= 1
+    assert (found["sure_modes"], found["sure"]) == (4, 1)
+    noise = torch.rand(600, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    of_noise = METRIC.judge(run, METRIC.look(run, iter([noise])))
+    assert of_noise["sure"] < 0.2
+    assert of_noise["sure_modes"] < of_noise["value"]
 
 
 def test_a_run_on_stacked_digits_is_judged_so_by_itself(run):
