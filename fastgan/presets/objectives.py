@@ -37,7 +37,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], in
     ("gan-qp",                "gan-qp",                {},                      {}, {}, 2),
     ("designed-dual",         "designed-dual",         {},                      _R1, {}, 1),
     ("c-transform",           "c-transform",           {},                      {}, {}, 1),
-    ("mcgan",                 "mcgan",                 {},                      {}, {"clip_weights": 0.05}, 2),
+    ("mcgan",                 "mcgan",                 {},                      {}, {"clip_weights": 0.05, "rate": 1e-4}, 1),
     ("mmd",                   "mmd",                   {},                      {}, {"clip_weights": 0.1}, 1),
     ("mmd-gaussian",          "mmd",                   {"kernel": "gaussian"},  {}, {"clip_weights": 0.1}, 1),
     ("fisher-ratio",          "fisher-ratio",          {},                      {}, {}, 1),
@@ -57,7 +57,7 @@ GRID25_OBJECTIVES = tuple(
         network=Network(family="mlp", width=128),
         terms=terms,
         generator=Adam(**_ADAM),
-        discriminator=Adam(**_ADAM, **bounds),
+        discriminator=Adam(**_ADAM | bounds),
         training=Training(
             steps=1500,
             batch_size=128,
