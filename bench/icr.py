@@ -9,6 +9,7 @@ Runs are trained where they are missing, into `--runs` (one folder for each pres
 interrupted). Results are one JSON file each; `docs/make_icr.py` makes the tables of them.
 """
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -16,10 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.cutouts import CUTOUT, Detector, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
+from bench.marks import Detector, marked
+from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
 from fastgan.planning.work import Work
+from fastgan.policies import POLICIES, PolicyName
 from fastgan.training import evaluate, sample
 from fastgan.training.run import Run
 from fastgan.training.sampling import grid, write_image
@@ -35,8 +38,7 @@ METHODS = {
     "ICR": "digits-icr",
     "ICR + -qua": "digits-icr-qua",
 }
-CUT = {"baseline": (), "CR": ("terms.cr.policy=cutout",), "bCR": ("terms.bcr.policy=cutout",)}
-"""Method -> settings on top of digits-sngan."""
+_CUT = "CR", "bCR"  # the terms that have a T
 _COLUMNS = 16  # of a picture's rows
 _PAIRS = 2000  # of images, for their mean distance
 
@@ -61,51 +63,61 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
 
 
 def artefacts(
-    seeds: Seeds = (0, 1, 2),
+    seeds: Seeds = (0,),
+    policy: PolicyName = "translation-cutout",
+    resolution: int = 16,
+    rounds: int = 4000,
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
     picture: Path = IMAGES / "icr-artefacts.png",
 ) -> None:
-    """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
+    """Share of generated digits that hold what T leaves in images: baseline without T, CR, bCR.
 
     Args:
         seeds: Of training.
+        policy: T, one with a cutout.
+        resolution: Side of the images in pixels.
+        rounds: Of training.
         num: Samples judged.
         runs: Where runs lie.
         out: Folder of icr-artefacts.json.
-        picture: Samples of each, those of the first seed in order.
+        picture: The first seed's first samples by each method, under real images through T.
     """
+    if not POLICIES[policy].cutout:
+        raise UserError(f"{policy} cuts nothing out")
+    terms: dict[str, tuple[str, ...]] = {"baseline": (), **{name: (f"terms.{name.lower()}.policy={policy}",) for name in _CUT}}
     rows, shown, detector = [], [], None
-    for method, settings in CUT.items():
+    for method, term in terms.items():
         for seed in seeds:
-            run = trained("digits-sngan", seed, runs, *settings)
+            run = trained("digits-sngan", seed, runs, *term, f"data.resolution={resolution}", f"training.steps={rounds}")
             images = sample(run, num)
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
-                detector = Detector.of(train)
-            rows.append({"method": method, "seed": seed, "flagged": detector.share(images)})
+                detector = Detector.of(train, POLICIES[policy].cutout)
+                shown.append(marked(train, POLICIES[policy])[: 2 * _COLUMNS])
+            rows.append({"method": method, "seed": seed} | detector.shares(images))
             if method == "baseline":
-                rows[-1]["found"] = detector.share(with_cutouts(images))
+                rows[-1]["marked"] = detector.shares(marked(images, POLICIES[policy]))
             say(rows[-1])
             shown += [images[: 3 * _COLUMNS]] if seed == seeds[0] else []
-    found = {
-        "window": detector.window,
-        "threshold": detector.threshold,
-        "cutout": round(CUTOUT * train.shape[-1]),
-        "false_positives": detector.share(held_out),
-        "true_positives": detector.share(with_cutouts(held_out)),
+    found = dataclasses.asdict(detector) | {
         "held_out": len(held_out),
+        "false_positives": detector.shares(held_out),
+        "true_positives": detector.shares(marked(held_out, POLICIES[policy])),
     }
-    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, "detector": found, "rows": rows})
-    write_image(grid(torch.cat(shown), _COLUMNS), picture)
+    settings = {"policy": policy, "resolution": resolution, "rounds": rounds}
+    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, **settings, "detector": found, "rows": rows})
+    write_image(_columns(shown), picture)
 
 
 def sweep(
-    weights: tuple[float, ...] = (0.0, 0.05, 0.5, 2.0),
+    weights: tuple[float, ...] = (0.0, 0.5, 5.0),
     noise: float = 0.5,
     discriminator: float = 100.0,
-    seeds: Seeds = (0, 1, 2),
+    seeds: Seeds = (0, 1),
+    resolution: int = 16,
+    rounds: int = 600,
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
@@ -117,6 +129,8 @@ def sweep(
         noise: Of both halves, the standard deviation of each coordinate of dz.
         discriminator: l_dis, weight of the discriminator's half.
         seeds: Of training.
+        resolution: Side of the images in pixels.
+        rounds: Of training.
         num: Samples judged.
         runs: Where runs lie.
         out: Folder of icr-sweep.json.
@@ -128,11 +142,13 @@ def sweep(
         found[weight] = (f"terms.zcr.weight={discriminator:g}", f"terms.zcr.noise={noise:g}", *generator)
     for weight, settings in found.items():
         for seed in seeds:
-            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings)
+            size = f"data.resolution={resolution}", f"training.steps={rounds}"
+            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings, *size)
             rows.append({"l_gen": weight, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
             rows[-1]["apart"] = apart(sample(run, num))
             say(rows[-1])
-    settings = {"noise": noise, "l_dis": discriminator, "apart_of_real": apart(_real(run, "train"))}
+    settings = {"noise": noise, "l_dis": discriminator, "resolution": resolution, "rounds": rounds}
+    settings |= {"apart_of_real": apart(_real(run, "train"))}
     write(out / "icr-sweep.json", {"num": num, "seeds": seeds, **settings, "rows": rows})
 
 
@@ -175,6 +191,13 @@ def apart(images: Tensor) -> float:
     """Mean distance of two images, the root of their mean squared difference: image i and the one half of them further on."""
     half = min(len(images) // 2, _PAIRS)
     return (images[:half] - images[half : 2 * half]).square().flatten(1).mean(1).sqrt().mean().item()
+
+
+def _columns(blocks: list[Tensor]) -> Tensor:
+    """Blocks of images under each other, a bright line between, as one picture."""
+    pictures = [grid(images, _COLUMNS) for images in blocks]
+    lines = [torch.ones_like(picture[:, :3]) for picture in pictures]
+    return torch.cat([part for pair in zip(pictures, lines, strict=True) for part in pair][:-1], 1)
 
 
 def _real(run: Run, split: str, most: int | None = None) -> Tensor:

@@ -30,6 +30,11 @@ def test_the_tables_of_advlatgan_are_those_of_the_results():
     assert (ROOT / "docs" / "advlatgan.md").read_text() == written["page"]()
 
 
+def test_the_tables_of_consistency_regularisation_are_those_of_the_results():
+    written = runpy.run_path(str(ROOT / "docs" / "make_icr.py"))
+    assert (ROOT / "docs" / "icr.md").read_text() == written["page"]()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_files_named_in_the_documents_are_there(page):
     text = page.read_text()
