@@ -9,7 +9,6 @@ Runs are trained where they are missing, into `--runs` (one folder for each pres
 interrupted). Results are one JSON file each; `docs/make_icr.py` makes the tables of them.
 """
 
-import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -17,12 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.cutouts import CUTOUT, Detector, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
-from bench.marks import Detector, marked
-from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
 from fastgan.planning.work import Work
-from fastgan.policies import POLICIES, PolicyName
 from fastgan.training import evaluate, sample
 from fastgan.training.run import Run
 from fastgan.training.sampling import grid, write_image
@@ -38,7 +35,8 @@ METHODS = {
     "ICR": "digits-icr",
     "ICR + -qua": "digits-icr-qua",
 }
-_CUT = "CR", "bCR"  # the terms that have a T
+CUT = {"baseline": (), "CR": ("terms.cr.policy=cutout",), "bCR": ("terms.bcr.policy=cutout",)}
+"""Method -> settings on top of digits-sngan."""
 _COLUMNS = 16  # of a picture's rows
 _PAIRS = 2000  # of images, for their mean distance
 
@@ -64,50 +62,45 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
 
 def artefacts(
     seeds: Seeds = (0,),
-    policy: PolicyName = "translation-cutout",
-    resolution: int = 16,
-    rounds: int = 4000,
+    settings: tuple[str, ...] = (),
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
     picture: Path = IMAGES / "icr-artefacts.png",
 ) -> None:
-    """Share of generated digits that hold what T leaves in images: baseline without T, CR, bCR.
+    """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
 
     Args:
         seeds: Of training.
-        policy: T, one with a cutout.
-        resolution: Side of the images in pixels.
-        rounds: Of training.
+        settings: Of all runs, "name=value": terms.cr.weight=100, training.n_dis=4, ...
         num: Samples judged.
         runs: Where runs lie.
         out: Folder of icr-artefacts.json.
-        picture: The first seed's first samples by each method, under real images through T.
+        picture: Real images through T, and the first seed's first samples by each method.
     """
-    if not POLICIES[policy].cutout:
-        raise UserError(f"{policy} cuts nothing out")
-    terms: dict[str, tuple[str, ...]] = {"baseline": (), **{name: (f"terms.{name.lower()}.policy={policy}",) for name in _CUT}}
     rows, shown, detector = [], [], None
-    for method, term in terms.items():
+    for method, term in CUT.items():
         for seed in seeds:
-            run = trained("digits-sngan", seed, runs, *term, f"data.resolution={resolution}", f"training.steps={rounds}")
+            run = trained("digits-sngan", seed, runs, *term, *settings)
             images = sample(run, num)
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
-                detector = Detector.of(train, POLICIES[policy].cutout)
-                shown.append(marked(train, POLICIES[policy])[: 2 * _COLUMNS])
-            rows.append({"method": method, "seed": seed} | detector.shares(images))
+                detector = Detector.of(train)
+                shown.append(with_cutouts(train)[: 2 * _COLUMNS])
+            rows.append({"method": method, "seed": seed, "flagged": detector.share(images)})
             if method == "baseline":
-                rows[-1]["marked"] = detector.shares(marked(images, POLICIES[policy]))
+                rows[-1]["found"] = detector.share(with_cutouts(images))
             say(rows[-1])
             shown += [images[: 3 * _COLUMNS]] if seed == seeds[0] else []
-    found = dataclasses.asdict(detector) | {
+    found = {
+        "window": detector.window,
+        "threshold": detector.threshold,
+        "cutout": round(CUTOUT * train.shape[-1]),
         "held_out": len(held_out),
-        "false_positives": detector.shares(held_out),
-        "true_positives": detector.shares(marked(held_out, POLICIES[policy])),
+        "false_positives": detector.share(held_out),
+        "true_positives": detector.share(with_cutouts(held_out)),
     }
-    settings = {"policy": policy, "resolution": resolution, "rounds": rounds}
-    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, **settings, "detector": found, "rows": rows})
+    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, "settings": settings, "detector": found, "rows": rows})
     write_image(_columns(shown), picture)
 
 

@@ -3,7 +3,6 @@
 The results are what `python -m bench.icr` measured; nothing is measured here.
 """
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,22 +33,24 @@ def digits(result: Mapping[str, Any]) -> str:
 
 
 def artefacts(result: Mapping[str, Any]) -> str:
-    """A row a method: the share of its images that hold a square or a band; and what the detector is worth."""
+    """A row a method: the share of its images that the detector flags; and what the detector is worth."""
     rows, detector = result["rows"], result["detector"]
-    lines = [f"{drawn(result)} {result['rounds']:,} rounds at {result['resolution']} pixels.", ""]
-    lines += head("images", "with a square, %", "with a band, %")
-    square, band = (mean_by(rows, ("method",), kind) for kind in ("square", "band"))
-    lines += [line([f"generated, {method}", share(square[method,]), share(band[method,])]) for (method,) in square]
-    through = [row["marked"] for row in rows if "marked" in row]
-    held_out = f"{detector['held_out']} real ones held out"
-    for name, found in (
-        (held_out, [detector["false_positives"]]),
-        ("the same through T", [detector["true_positives"]]),
-        ("the baseline's through T", through),
-    ):
-        lines.append(line([name, *(f"{100 * statistics.mean(f[kind] for f in found):.1f}" for kind in ("square", "band"))]))
-    thresholds = f"squares of {detector['window']} pixels below {detector['square']:.3f}, bands below {detector['band']:.3f}"
-    return "\n".join([*lines, "", f"The detector's thresholds: {thresholds}.", ""])
+    lines = [drawn(result), "", *head("method", "flagged, %", "by seed")]
+    for (method,), found in mean_by(rows, ("method",), "flagged").items():
+        seeds = ", ".join(f"{100 * row['flagged']:.1f}" for row in rows if row["method"] == method)
+        lines.append(line([method, share(found), seeds]))
+    generated = mean_by([row for row in rows if "found" in row], ("method",), "found")["baseline",]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The detector (windows of {detector['window']} pixels, threshold {detector['threshold']:.3f}) flags "
+            f"{100 * detector['false_positives']:.1f} % of the {detector['held_out']} real digits that were held out, "
+            f"{100 * detector['true_positives']:.1f} % of them once each has a cutout of {detector['cutout']} pixels, and "
+            f"{100 * generated[0]:.1f} % of the baseline's images with such cutouts.",
+            "",
+        ]
+    )
 
 
 def sweep(result: Mapping[str, Any]) -> str:

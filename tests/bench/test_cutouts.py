@@ -1,0 +1,49 @@
+"""The detector of cutouts, on images where it is known which have one."""
+
+import pytest
+import torch
+
+from bench.cutouts import CUTOUT, Detector, greyness, with_cutouts
+
+SIDE = 32
+CUT = round(CUTOUT * SIDE)
+
+
+def blobs(count, channels=1):
+    """Something bright and soft on black, as digits are."""
+    line = torch.linspace(-1, 1, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    places = torch.rand(count, 2, 1, 1, generator=generator) - 0.5
+    distance = (line[None, :, None] - places[:, 0]) ** 2 + (line[None, None] - places[:, 1]) ** 2
+    return (2 * torch.exp(-distance / 0.05) - 1)[:, None].expand(-1, channels, -1, -1).clone()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cutouts_are_found_and_little_else(channels):
+    images = blobs(400, channels)
+    detector = Detector.of(images[:200])
+    assert detector.window == 6
+    assert detector.share(images[:200]) == pytest.approx(0.01, abs=0.006)
+    assert detector.share(images[200:]) < 0.04
+    cut = with_cutouts(images[200:])
+    assert detector.share(cut) > 0.75
+    assert detector.share(cut + 0.05 * torch.randn(cut.shape, generator=torch.Generator().manual_seed(1))) > 0.6
+    assert torch.equal(detector.flags(cut), greyness(cut, 6) < detector.threshold)
+
+
+def test_a_patch_of_another_grey_or_too_small_is_none():
+    images = blobs(200)
+    detector = Detector.of(images)
+    background = torch.full((1, 1, SIDE, SIDE), -1.0)
+    for value, side, flagged in ((0.0, CUT, True), (0.0, CUT // 2, False), (0.5, CUT, False), (-0.5, CUT, False)):
+        image = background.clone()
+        image[..., 10 : 10 + side, 3 : 3 + side] = value
+        assert detector.flags(image).item() == flagged
+
+
+def test_cutouts_are_those_of_the_policy():
+    images = torch.full((100, 1, SIDE, SIDE), -1.0)
+    cut = with_cutouts(images)
+    assert set(cut.unique().tolist()) == {-1.0, 0.0}
+    assert (cut == 0).flatten(1).sum(1).max() == CUT**2
+    assert not torch.equal(cut, with_cutouts(images, seed=1))
