@@ -22,13 +22,12 @@ def digits(result: Mapping[str, Any]) -> str:
     """A row a method: distance, precision, recall, diversity, and what a round costs beside the baseline's."""
     values = ("fd", "precision", "recall", "coverage")
     found = {value: mean_by(result["rows"], ("method",), value) for value in values}
-    lines = [drawn(result), "", *head("method", "FD-digits", *values[1:], "a round, GFLOP", "s")]
+    lines = [drawn(result), "", *head("method", "FD-digits", *values[1:], "GFLOP a round")]
     costs = result["costs"]
     baseline = next(iter(costs.values()))
     for method, cost in costs.items():
         counted = f"{cost['gflop']:.1f} ({cost['gflop'] / baseline['gflop']:.2f}x)"
-        timed = f"{cost['seconds']:.3f} ({cost['seconds'] / baseline['seconds']:.2f}x)"
-        lines.append(line([method, *(number(found[value][method,]) for value in values), counted, timed]))
+        lines.append(line([method, *(number(found[value][method,]) for value in values), counted]))
     return "\n".join(lines) + "\n"
 
 
