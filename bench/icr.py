@@ -63,20 +63,22 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
 def artefacts(
     seeds: Seeds = (0,),
     settings: tuple[str, ...] = (),
+    name: str = "icr-artefacts",
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
-    picture: Path = IMAGES / "icr-artefacts.png",
+    pictures: Path = IMAGES,
 ) -> None:
     """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
 
     Args:
         seeds: Of training.
         settings: Of all runs, "name=value": terms.cr.weight=100, training.n_dis=4, ...
+        name: Of the result and of the picture: real images through T, and the first seed's first samples by each method.
         num: Samples judged.
         runs: Where runs lie.
-        out: Folder of icr-artefacts.json.
-        picture: Real images through T, and the first seed's first samples by each method.
+        out: Folder of NAME.json.
+        pictures: Folder of NAME.png.
     """
     rows, shown, detector = [], [], None
     for method, term in CUT.items():
@@ -100,8 +102,8 @@ def artefacts(
         "false_positives": detector.share(held_out),
         "true_positives": detector.share(with_cutouts(held_out)),
     }
-    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, "settings": settings, "detector": found, "rows": rows})
-    write_image(_columns(shown), picture)
+    write(out / f"{name}.json", {"num": num, "seeds": seeds, "settings": settings, "detector": found, "rows": rows})
+    write_image(_columns(shown), pictures / f"{name}.png")
 
 
 def sweep(

@@ -74,7 +74,13 @@ def emoji(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Real ones: {result['apart_of_real']:.3f}.", ""])
 
 
-TABLES = {"icr-digits": digits, "icr-artefacts": artefacts, "icr-sweep": sweep, "icr-emoji64": emoji}
+TABLES = {
+    "icr-digits": digits,
+    "icr-artefacts": artefacts,
+    "icr-artefacts-strong": artefacts,
+    "icr-sweep": sweep,
+    "icr-emoji64": emoji,
+}
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")

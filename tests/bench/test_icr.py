@@ -41,13 +41,12 @@ def test_methods_and_what_they_cost(tmp_path, monkeypatch):
 
 
 def test_artefacts_are_counted_and_drawn(tmp_path):
-    picture = tmp_path / "picture.png"
-    options = {"settings": ("terms.r1.gamma=1",), "picture": picture}
+    options = {"settings": ("terms.r1.gamma=1",), "pictures": tmp_path}
     result, table = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
     assert [row["method"] for row in result["rows"]] == ["baseline", "CR", "bCR"]
     assert result["detector"]["true_positives"] > 0.5 > 0.1 > result["detector"]["false_positives"]
     assert "| bCR |" in table
-    with Image.open(picture) as image:
+    with Image.open(tmp_path / "icr-artefacts.png") as image:
         assert image.width == 16 * 18 + 2
     kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.bcr*"))).config.terms
     assert (kept["bcr"].policy, kept["bcr"].real, kept["bcr"].fake) == ("cutout", 10, 10)
