@@ -107,7 +107,7 @@ def artefacts(
 
 
 def sweep(
-    weights: tuple[float, ...] = (0.0, 0.5, 5.0),
+    weights: tuple[float, ...] = (0.0, 0.05, 0.5),
     noise: float = 0.5,
     discriminator: float = 100.0,
     seeds: Seeds = (0, 1),
