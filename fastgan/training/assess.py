@@ -168,12 +168,13 @@ def _look_at_stacks(run: Run, samples: Iterator[Tensor]) -> Tally:
 
 def _modes_stacked_digits(run: Run, seen: Tally) -> dict[str, Any]:
     """The modes covered, and their divergence from even shares (see `fastgan.evaluation.modes`); and the modes among samples
-    of which the classifier is sure, as by the first count noise covers nine of ten."""
+    of which the classifier is sure, as by the first count noise covers nine of ten; and FD-digits of the channels."""
     modes = seen.predictions.view(-1, 3) @ torch.tensor([100, 10, 1])
     report = covered_classes(modes, 1000)
     sure = seen.confidences.view(-1, 3).amin(1) >= SURE
-    classifier = digits_judge(run.path, run.config.data.resolution).classifier.digest()
-    found = {"sure_modes": len(modes[sure].unique()), "sure": sure.double().mean().item(), "classifier": classifier}
+    digits = digits_judge(run.path, run.config.data.resolution)(seen)
+    found = {"sure_modes": len(modes[sure].unique()), "sure": sure.double().mean().item()}
+    found |= {"fd": digits.value, "fd_floor": digits.floor, "confidence": digits.confidence, "classifier": digits.classifier}
     shown = f"{report.shown}, {found['sure_modes']} among the {found['sure']:.1%} of samples that are sure"
     return {**dataclasses.asdict(report), **found, "title": "modes of stacked digits", "shown": shown}
 
