@@ -1,12 +1,12 @@
 """Samples from a trained generator: by any sampler, refined (AdvLatGAN-z) or not, truncated, with standing statistics."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ MOST_COLUMNS = 16
 """Columns of a grid with one class a column, at most."""
 BATCH = 64
 """Samples that are drawn together, unless told otherwise."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,16 +204,16 @@ class Samples:
     def gathered(self) -> Iterator[Tensor]:
         """All samples in order, by batches (B, ...): on the first rank. On the others there is nothing to see, but they must
         run through it to the end. Several ranks hand them over on the CPU."""
-        if self.ranks.count == 1:
-            yield from (images for _, images in self.own())
-            return
-        own, rounds = self.own(), -(-self.num // (self.ranks.count * self.recipe.batch_size))
-        for _ in range(rounds):
-            batch = next(own, None)
-            shares = self.ranks.gathered(None if batch is None else batch[1].cpu())
-            if self.ranks.first:
-                yield from (share for share in shares if share is not None)
-        next(own, None)  # to its end, where the progress ends
+        return self.looked_at(lambda numbers, images: images if self.ranks.count == 1 else images.cpu())
+
+    def looked_at(self, look: Callable[[Tensor, Tensor], Value]) -> Iterator[Value]:
+        """`look(numbers, samples)` of each batch of `own`, in order: computed by the rank that has drawn it, and handed over on
+        the first rank as `gathered` does. Among several ranks its tensors lie on the CPU."""
+        return self.ranks.in_turn((look(*batch) for batch in self.own()), -(-self.num // self.recipe.batch_size))
+
+    def labels(self, numbers: Tensor) -> Tensor | None:
+        """The classes of these samples, int64 (B,); None for a run without classes."""
+        return self._labels(Draw(self.recipe.seed, "samples", 0, numbers))
 
     def cost(self) -> Cost:
         """What they have cost, over all ranks: on the first rank; ask when they are drawn. What is done once is counted once,
