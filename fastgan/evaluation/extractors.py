@@ -84,9 +84,14 @@ def quantised(images: Tensor) -> Tensor:
 
 def register(name: str, make: Maker) -> None:
     """Make an extractor of one's own known by a name that `--features` takes. Raises ValueError where the name is taken."""
-    if name in known() or not name.strip():
+    if not name.strip() or is_known(name):
         raise ValueError(f"there is an extractor {name!r} already" if name.strip() else "an extractor needs a name")
     _MAKERS[name] = make
+
+
+def is_known(name: str) -> bool:
+    """Whether there is an extractor of this name. (torch-fidelity, slow to load, is asked last.)"""
+    return name == "digits" or name in _MAKERS or name in known()
 
 
 def known() -> list[str]:
