@@ -82,8 +82,8 @@ def evaluate(
 
     Returns:
         What was judged, on every rank, and under "metrics" one dict a metric with its "value" and all that the value depends
-        on; under "cost" the passes through the networks; under "seconds" and "peak_memory" (bytes) what it took here. For points
-        that are refined or chosen by a sampler plain ones of the same seed are judged too, under "plain".
+        on; under "cost" the passes through the networks, under "seconds" and "peak_memory" (bytes) what was spent here. For
+        points that are refined or chosen by a sampler plain ones of the same seed are judged too, under "plain".
 
     Raises:
         UserError: an unknown metric, or one that can't judge this run's data; features or a split that can't be had; a number
