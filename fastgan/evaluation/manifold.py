@@ -7,19 +7,16 @@ around a generated sample, and real balls that hold one, so that no outlier's la
 fidelity and diversity metrics for generative models", ICML 2020).
 
 The numbers are those of the latter's `prdc` package, which holds three matrices of distances, 60 GB for 50,000 images a side.
-Here they come by blocks of rows of some 64 MB.
+Here they come by blocks of rows (`neighbours`), in float64 as there.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from fastgan.evaluation.precision_recall import check
+from fastgan.evaluation.neighbours import among, check, radii, share
 
 NEAREST = 5
-_BLOCK = 1 << 23  # distances held at once
 
 
 @dataclass(frozen=True)
@@ -72,49 +69,17 @@ def manifold(real: Tensor, generated: Tensor, nearest: int = NEAREST) -> Manifol
         ValueError: features of other shapes, too few of them, or k out of range.
     """
     check(real, generated, nearest)
-    balls, counts = _among(real, generated, radii(real, nearest))
-    recalled, _ = _among(generated, real, radii(generated, nearest))
-    return ManifoldReport(
-        precision=_share(balls),
-        recall=_share(recalled),
-        density=float(balls.double().mean() / nearest),
-        coverage=_share(counts),
-        nearest=nearest,
-        real_count=len(real),
-        generated_count=len(generated),
-    )
+    real, generated = (features.detach().cpu().double() for features in (real, generated))
+    balls, held = among(real, generated, radii(real, nearest))
+    recalled, _ = among(generated, real, radii(generated, nearest))
+    density = float(balls.double().mean() / nearest)
+    shares = {"precision": share(balls), "recall": share(recalled), "coverage": share(held)}
+    return ManifoldReport(density=density, **shares, nearest=nearest, real_count=len(real), generated_count=len(generated))
 
 
 def density_and_coverage(real: Tensor, generated: Tensor, nearest: int = NEAREST) -> DensityReport:
     """Two of `manifold`'s numbers, those that ask for no distances between generated samples; arguments and errors as there."""
     check(real, generated, nearest)
-    balls, counts = _among(real, generated, radii(real, nearest))
-    density = float(balls.double().mean() / nearest)
-    return DensityReport(density, _share(counts), nearest, len(real), len(generated))
-
-
-def radii(points: Tensor, nearest: int) -> Tensor:
-    """The distance of each of (N, F) points to its k-th neighbour among the others, float64 (N,)."""
-    # Of itself it is the nearest.
-    return torch.cat([distances.kthvalue(nearest + 1).values for distances in _distances(points, points)])
-
-
-def _among(centres: Tensor, points: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """In how many open balls each point lies, int64 (points,), and how many points lie in each ball, int64 (centres,)."""
-    inside, held = [], torch.zeros(len(centres), dtype=torch.int64)
-    for distances in _distances(points, centres):
-        within = distances < radii
-        inside.append(within.sum(1))
-        held += within.sum(0)
-    return torch.cat(inside), held
-
-
-def _distances(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
-    """The distances of rows to columns in float64, some rows at a time."""
-    columns = columns.detach().cpu().double()
-    for block in rows.detach().cpu().split(max(1, _BLOCK // len(columns))):
-        yield torch.cdist(block.double(), columns)
-
-
-def _share(counts: Tensor) -> float:
-    return float((counts > 0).double().mean())
+    real, generated = (features.detach().cpu().double() for features in (real, generated))
+    balls, held = among(real, generated, radii(real, nearest))
+    return DensityReport(float(balls.double().mean() / nearest), share(held), nearest, len(real), len(generated))
