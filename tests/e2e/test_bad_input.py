@@ -267,7 +267,30 @@ def test_no_metric_for_these_images(refused, fastgan, tmp_path):
 
 
 def test_unknown_metric(refused, run):
-    assert "unknown metric 'fid'" in refused("evaluate", run, "--metrics", "fid")
+    assert "unknown metric 'fdi'" in refused("evaluate", run, "--metrics", "fdi")
+
+
+def test_weights_that_are_not_at_hand(refused, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = refused("evaluate", run, "--metrics", "fid", "--features", "inception")
+    assert "fetch https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception" in said
+    (tmp_path / "weights.pth").write_bytes(b"half a file")
+    said = refused("evaluate", run, "--metrics", "fid", "--feature-weights", tmp_path / "weights.pth")
+    assert "weights.pth is damaged: fetch https://" in said
+
+
+def test_evaluating_neither_a_run_nor_two_folders(refused, run, tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "1.png")
+    for arguments in ((), (run, "--real", tmp_path, "--generated", tmp_path), ("--generated", tmp_path), ("--real", tmp_path)):
+        assert "evaluate takes a run's folder, or --real DIR" in refused("evaluate", *arguments)
+    for arguments, line in (
+        (("--real", tmp_path / "none", "--generated", tmp_path, "--features", "pixels"), "does not exist"),
+        (("--real", tmp_path, "--generated", tmp_path, "--metrics", "cas"), "judges runs"),
+        ((run, "--resolution", 8), "--resolution is for two folders"),
+        ((run, "--truncation", "1,x"), "--truncation takes numbers"),
+        ((run, "--metrics", "kid", "--features", "digit"), "did you mean 'digits'"),
+    ):
+        assert line in refused("evaluate", *arguments)
 
 
 @pytest.mark.parametrize(
