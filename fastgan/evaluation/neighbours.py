@@ -27,9 +27,11 @@ def check(real: Tensor, generated: Tensor, nearest: int) -> None:
 
 def radii(points: Tensor, nearest: int) -> Tensor:
     """The distance of each of (N, F) points to its k-th neighbour among the others, (N,) in the points' type."""
-    # Of itself it is the nearest.
-    found = [distances.topk(nearest + 1, largest=False).values[:, -1] for distances in _distances(points, points)]
-    return torch.cat(found)
+    found = points.new_empty(len(points))
+    for first, distances in _distances(points, points):
+        # Of itself it is the nearest.
+        found[first : first + len(distances)] = distances.topk(nearest + 1, largest=False).values[:, -1]
+    return found
 
 
 def among(centres: Tensor, points: Tensor, radii: Tensor, closed: bool = False) -> tuple[Tensor, Tensor]:
@@ -39,12 +41,12 @@ def among(centres: Tensor, points: Tensor, radii: Tensor, closed: bool = False) 
         radii: (centres,).
         closed: a ball's edge belongs to it.
     """
-    inside, held = [], torch.zeros(len(centres), dtype=torch.int64)
-    for distances in _distances(points, centres):
+    inside, held = (torch.zeros(len(one), dtype=torch.int64) for one in (points, centres))
+    for first, distances in _distances(points, centres):
         within = distances <= radii if closed else distances < radii
-        inside.append(within.sum(1))
+        inside[first : first + len(distances)] = within.sum(1)
         held += within.sum(0)
-    return torch.cat(inside), held
+    return inside, held
 
 
 def share(counts: Tensor) -> float:
@@ -52,6 +54,9 @@ def share(counts: Tensor) -> float:
     return float((counts > 0).double().mean())
 
 
-def _distances(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
-    for block in rows.split(max(1, BLOCK // len(columns))):
-        yield torch.cdist(block, columns)
+def _distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The first row's number and the distances, block by block. What is made of them goes into tensors that are there already:
+    small ones kept from each block would leave holes in the heap, 6 GB for 50,000 rows."""
+    size = max(1, BLOCK // len(columns))
+    for first in range(0, len(rows), size):
+        yield first, torch.cdist(rows[first : first + size], columns)

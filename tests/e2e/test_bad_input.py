@@ -280,12 +280,14 @@ def test_weights_that_are_not_at_hand(refused, run, tmp_path, monkeypatch):
 
 
 def test_evaluating_neither_a_run_nor_two_folders(refused, run, tmp_path):
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "1.png")
-    for arguments in ((), (run, "--real", tmp_path, "--generated", tmp_path), ("--generated", tmp_path), ("--real", tmp_path)):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(images / "1.png")
+    for arguments in ((), (run, "--real", images, "--generated", images), ("--generated", images), ("--real", images)):
         assert "evaluate takes a run's folder, or --real DIR" in refused("evaluate", *arguments)
     for arguments, line in (
-        (("--real", tmp_path / "none", "--generated", tmp_path, "--features", "pixels"), "does not exist"),
-        (("--real", tmp_path, "--generated", tmp_path, "--metrics", "cas"), "judges runs"),
+        (("--real", tmp_path / "none", "--generated", images, "--features", "pixels"), "does not exist"),
+        (("--real", images, "--generated", images, "--metrics", "cas"), "judges runs"),
         ((run, "--resolution", 8), "--resolution is for two folders"),
         ((run, "--truncation", "1,x"), "--truncation takes numbers"),
         ((run, "--metrics", "kid", "--features", "digit"), "did you mean 'digits'"),

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from biggan_pytorch import write
 from PIL import Image
 from toys import TINY

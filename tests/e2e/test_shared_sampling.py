@@ -46,7 +46,8 @@ def commands(runs, out):
 
 def contents(folder):
     """Of all files; of results all but what they took, and whose folder it was."""
-    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = {path.relative_to(folder): path.read_bytes() for path in files}
     for path in (path for path in found if path.suffix == ".json"):
         result = json.loads(found[path])
         found[path] = {name: result[name] for name in result.keys() - {"seconds", "peak_memory", "real", "generated"}}
