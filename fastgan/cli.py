@@ -83,8 +83,10 @@ def sample(
     truncation: float | None = None,
     standing_statistics: int = 0,
     labels: str | None = None,
+    weights: Literal["average", "raw"] = "average",
     precision: str | None = None,
     batch_size: int | None = None,
+    format: Literal["files", "shards"] = "files",
 ) -> None:
     """Draw samples from a run's averaged generator. Started by torchrun, every process draws its share.
 
@@ -102,18 +104,20 @@ def sample(
         standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
+        weights: The generator's moving average, or its weights as last stepped.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
+        format: Of a folder: numbered files, or shards with the classes, as `fastgan data pack` writes.
     """
     from fastgan.training.picture import write_samples
     from fastgan.training.sampling import Recipe
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
     options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
-    options |= _choices(sampler, sampler_set, refine_set, batch_size)
+    options |= _choices(sampler, sampler_set, refine_set, batch_size) | {"raw_weights": weights == "raw"}
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, labels=asked, **options)
     loaded, ranks = _load_shared(run)
-    cost = write_samples(loaded, out, num, recipe, ranks, quiet=False)
+    cost = write_samples(loaded, out, num, recipe, ranks, quiet=False, shards=format == "shards")
     if ranks.first:
         _OUT.print(f"{cost.num} samples of round {loaded.round} -> {out}", markup=False)
         _say_cost(cost)

@@ -37,14 +37,13 @@ from fastgan.evaluation import (
     manifold,
     parzen,
     precision_recall,
-    quantised,
 )
 from fastgan.latent.samplers import name_of
 from fastgan.training import reference
 from fastgan.training.files import write_json
 from fastgan.training.reference import FolderImages, RealImages
 from fastgan.training.run import Run
-from fastgan.training.sampling import Cost, Recipe, Samples
+from fastgan.training.sampling import Cost, Recipe, Samples, as_bytes
 
 DEFAULT_NUM = 5000
 
@@ -346,7 +345,7 @@ def _seen(samples: Samples, asked: list[tuple[str, str | None]], looking: list[E
         now = time.perf_counter()
         clock.seconds["draw"] += now - began
         with ranks.alone():
-            shown = images if points else _as_bytes(images)
+            shown = images if points else as_bytes(images)
             found = {one.name: reference.looked(one, shown) for one in looking}
         labels = samples.labels(numbers)
         began = time.perf_counter()
@@ -362,13 +361,6 @@ def _seen(samples: Samples, asked: list[tuple[str, str | None]], looking: list[E
     whole = {name: gathering.finish() for name, gathering in gatherings.items()}
     joined = (torch.cat(column) if column and column[0] is not None else None for column in zip(*parts, strict=True))
     return Seen(whole, *(joined if parts else (None, None)))
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    try:
-        return quantised(images)
-    except ValueError as error:
-        raise UserError(f"these samples can't be judged: {error}") from None
 
 
 class _Material:

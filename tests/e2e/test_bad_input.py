@@ -223,6 +223,15 @@ def test_a_grid_of_another_format(refused, run, tmp_path):
     assert not (tmp_path / "x.jpg").exists()
 
 
+def test_shards_of_samples_in_a_folder_in_use(refused, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    shards = ("sample", run, "--format", "shards", "--out")
+    assert "holds other files" in refused(*shards, tmp_path / "out")
+    assert "into a folder" in refused(*shards, tmp_path / "x.png")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
 def test_a_result_that_cannot_be_written_is_refused_before_the_work(refused, run, tmp_path):
     assert "it is a folder" in refused("evaluate", run, "--json", tmp_path)
     assert "at least 2" in refused("evaluate", run, "--num", 1)

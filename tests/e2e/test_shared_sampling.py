@@ -37,6 +37,7 @@ def commands(runs, out):
     return [
         ["sample", str(runs / "digits"), "--num", "20", *DRS, "--out", str(out / "many")],
         ["sample", str(runs / "digits"), "--num", "20", *DRS, "--out", str(out / "grid.png")],
+        ["sample", str(runs / "digits"), "--num", "70", "--format", "shards", "--out", str(out / "shards")],
         ["sample", str(runs / "points"), "--num", "20", *DRS, "--out", str(out / "points")],
         ["evaluate", str(runs / "points"), "--num", "20", *DRS, "--json", str(out / "points.json")],
         ["evaluate", str(runs / "digits"), "--num", "70", *IMAGES, "--json", str(out / "digits.json")],
@@ -83,6 +84,7 @@ def test_two_processes_draw_and_judge_what_one_would(fastgan, runs, tmp_path, mo
     assert said == lines(ended[0][1])
     assert not ended[1][1]
     assert contents(one) == contents(two)
-    assert len(contents(one)) == 20 + 1 + 1 + 3
+    assert fastgan("data", "verify", two / "shards", "--decode", "--workers", 1)[0] == 0
+    assert len(contents(one)) == 20 + 1 + 5 + 1 + 3
     assert [kept(folder) for folder in (runs, cache)] == of_two
     assert [len(names) for names in of_two] == [2, 1]
