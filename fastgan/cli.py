@@ -124,7 +124,7 @@ def sample(
 
 
 def evaluate(
-    run: Annotated[Path | None, tyro.conf.Positional] = None,
+    run: Annotated[Path | None, tyro.conf.Positional, Metavar(metavar="RUN")] = None,
     /,
     *,
     metrics: str | None = None,

@@ -18,6 +18,7 @@ _PACKAGES = {
     "triton": "fused kernels on CUDA",
     "nvidia-dali-cuda130": "data streams",
     "scikit-learn": "the embedded digits",
+    "torch-fidelity": "Inception's features, KID, IS",
     "pydantic": "checked configuration",
     "tensorboard": "curves",
     "deepspeed": "optional: runs divided between processes (engine.kind=deepspeed)",

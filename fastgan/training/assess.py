@@ -109,7 +109,8 @@ def evaluate(
         _check_fits(run, metric, points)
     num = num or max(METRICS[metric].num for metric, _ in asked)
     clock = Clock()
-    found = _opened(dict.fromkeys(name for _, name in asked if name), run, feature_weights, ranks)
+    with clock.stage("extractors"):
+        found = _opened(dict.fromkeys(name for _, name in asked if name), run, feature_weights, ranks)
     material = _Material(run, split, real, found, ranks, quiet)
     with clock.stage("real"):
         material.gather(asked)
@@ -205,7 +206,8 @@ def evaluate_images(
             sizes = " and ".join(f"{width}x{height}" for height, width in (ours.size, theirs.size))
             raise UserError(f"images in {real} and {generated} differ in size, {sizes}: give --resolution")
     names = dict.fromkeys(name for _, name in asked)
-    found = _opened(names, None, feature_weights, ranks, side=theirs.size[0], device=device)
+    with clock.stage("extractors"):
+        found = _opened(names, None, feature_weights, ranks, side=theirs.size[0], device=device)
     looking = [one.extractor for one in found.values()]
     cache = reference.user_cache() / "evaluation"
     with clock.stage("real"):
@@ -459,6 +461,8 @@ def _check_fits(run: Run, metric: str, points: bool) -> None:
         raise UserError(f"{metric} judges images; this run's data.source is {source}")
     if "labels" in needs and not run.config.network.classes:
         raise UserError(f"{metric} judges class-conditional runs; this one's network has no classes")
+    if "images" in needs and not reference.has_split(run, "held-out"):
+        raise UserError(f"{metric} is tested on held-out images; this run's data, {source}, has none")
 
 
 def _judged(metric: str, key: str, judged: Judged) -> dict[str, Any]:

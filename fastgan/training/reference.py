@@ -62,7 +62,8 @@ class RealImages:
     @property
     def about(self) -> dict[str, Any]:
         """Everything that they depend on."""
-        return {"data": self.source.name, "fingerprint": self.source.fingerprint, "split": self.split, **self.settings}
+        what = {"data": self.source.name, "fingerprint": self.source.fingerprint, "split": self.split}
+        return {**what, **self.settings, "size": [self.settings["resolution"]] * 2}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -105,7 +106,8 @@ class FolderImages:
     @property
     def about(self) -> dict[str, Any]:
         """Everything that they depend on."""
-        return {"data": "folder", "fingerprint": self.source.fingerprint, "split": "all", "resolution": self.resolution}
+        what = {"data": "folder", "fingerprint": self.source.fingerprint, "split": "all"}
+        return {**what, "resolution": self.resolution, "size": list(self.size)}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -185,9 +187,9 @@ def load_statistics(path: Path, extractor: Extractor, size: tuple[int, int] | No
     of = found.about.get("features")
     if found.about.get("extractor") != extractor.digest:
         raise UserError(f"{path} holds statistics of {of} features of other weights than these of {extractor.name}")
-    side = found.about.get("resolution")
-    if size is not None and side is not None and tuple(size) != (side, side):
-        raise UserError(f"{path} is of images of {side}x{side} pixels, not {size[1]}x{size[0]}")
+    height, width = found.about["size"]
+    if size is not None and tuple(size) != (height, width):
+        raise UserError(f"{path} is of images of {width}x{height} pixels, not {size[1]}x{size[0]}")
     return found
 
 

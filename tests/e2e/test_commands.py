@@ -127,7 +127,7 @@ def test_evaluate_judges_two_folders(fastgan, run_folder, tmp_path, monkeypatch)
     assert code == 0, said
     folders = json.loads((tmp_path / "x.json").read_text())["metrics"]
     assert "KID-digits (folder, 40 real, 40 generated): " in shown
-    assert "seconds: real " in shown
+    assert "seconds: extractors " in shown
     assert fastgan("evaluate", run_folder, "--num", 40, "--seed", 1, "--real", tmp_path / "one", *asked)[0] == 0
     of_run = json.loads((tmp_path / "x.json").read_text())["metrics"]
     for name in ("fd-digits", "kid-digits", "prc-digits", "is-digits"):

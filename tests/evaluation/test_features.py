@@ -45,6 +45,17 @@ def test_the_distance_is_torch_fidelitys(n, m, width):
     assert frechet_distance(gathered(real, n).gaussian, gathered(generated, m).gaussian) == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize(("n", "m", "width"), [(300, 200, 16), (40, 30, 64)])
+def test_the_distance_by_an_independent_formula(n, m, width):
+    """tr (S1^1/2 S2 S1^1/2)^1/2 is the sum of the singular values of one set's centred features times the other's."""
+    real, generated = cloud(n, width), cloud(m, width, 1, 1.3)
+    first, second = (one.double().numpy() for one in (real, generated))
+    a, b = ((one - one.mean(0)) / np.sqrt(len(one) - 1) for one in (first, second))
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * cross
+    assert frechet_distance(gaussian(real), gaussian(generated)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_set_larger_than_what_is_kept(monkeypatch):
     monkeypatch.setattr("fastgan.evaluation.features._CHUNK", 30)
     features = cloud(100, 5)

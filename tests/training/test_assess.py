@@ -207,6 +207,7 @@ def test_what_cannot_be_judged_is_refused(run, of_images, tmp_path):
         (lambda: evaluate(run, ["fid"], 20, features="inception"), "inception features need a weights file .* fetch https"),
         (lambda: evaluate(of_images, ["fid"], 20), "inception features need a weights file"),
         (lambda: evaluate(of_images, ["fd-digits"], 20), "digits are judged of runs trained on digits"),
+        (lambda: evaluate(of_images, ["cas"], 20), "judges class-conditional runs"),
         (lambda: evaluate(of_images, ["intra-fid-pixels"], 20), "judges class-conditional runs"),
         (lambda: evaluate(of_images, ["kid-pixels"], 20, split="held-out"), "no held-out split"),
         (lambda: evaluate(of_images, ["kid-pixels"], 20, split="test"), "unknown split 'test'"),
