@@ -1,11 +1,9 @@
 """What the page shows, one function a section, in its order. A part that can't be had is a sentence in its place."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastgan import config as configuration
 from fastgan.checked import UserError
@@ -78,9 +76,7 @@ def curves(subjects: Sequence[Subject], album: Album) -> Markup:
         of_all = {name: {s.name: s.curves[name] for s in subjects if name in s.curves} for name in names}
         charts = [(name, lines) for name, lines in of_all.items() if _kin(name) != _SPECTRA]
         spectra = {name: lines for name, lines in of_all.items() if _kin(name) == _SPECTRA}
-    ordered = sorted(
-        charts, key=lambda named: _CHARTS.index(kin) if (kin := _kin_of_title(named[0])) in _CHARTS else len(_CHARTS)
-    )
+    ordered = sorted(charts, key=lambda named: _place(named[0]))
     parts.append(tag("div", *(chart(title, lines, across) for title, lines in ordered), class_="charts"))
     if spectra:
         parts.append(_spectra(spectra, across, len(subjects) == 1))
@@ -150,8 +146,8 @@ def _nearest(subject: Subject, found: panels.Neighbours, album: Album) -> Markup
     by = "pixels" if found.by == "pixels" else "the digits classifier's features"
     rows = found.images.shape[1] - 1
     alt = (
-        f"First row: {_NEIGHBOURED} samples of {subject.name}. Below each one the {rows} training images that are nearest to it by "
-        f"{by}; distances to the first of them "
+        f"First row: {_NEIGHBOURED} samples of {subject.name}. Below each one the {rows} training images that are nearest to it "
+        f"by {by}; distances to the first of them "
         + ", ".join(f"{distance:.2f}" for distance in found.distances[:_NEIGHBOURED].tolist())
     )
     among = "" if found.count == found.of else f" (the first {found.count:,} of {found.of:,} in a shuffled order)"
@@ -201,13 +197,9 @@ def refinement(subjects: Sequence[Subject], album: Album) -> Markup:
             title = "before" if recipe.plain else recipe.title
             caption = f"{title.capitalize()}: mean score of D {panels.mean_score(run, samples):.3g}."
             found.append(figure(album.picture(shown, f"{num} samples of {subject.name}, {title}"), caption))
-        own = (
-            "the run's own step"
-            if run.config.latent.refine_steps
-            else "the run was trained without it; the command's usual step"
-        )
-        named = {"step_size": own, **{name: value for name, value in _asked(run.config.latent).items()}}
-        said = f"Refined by I-FGSM ({own}; {plain({k: v for k, v in named.items() if k != 'step_size'})})."
+        latent = run.config.latent
+        whose = "the run's own step" if latent.refine_steps else "trained without it: the command's usual step"
+        said = f"The same latents, moved by I-FGSM to where D takes their images for real ({whose}; {plain(_asked(latent))})."
         return joined([tag("p", said), tag("div", *found, class_="pair")])
 
     return _of_each(subjects, of)
@@ -269,7 +261,7 @@ SECTIONS: dict[str, tuple[str, Section]] = {
 
 _DASH = "\N{EN DASH}"
 _SPECTRA = "singular values"
-_CHARTS = ("losses", "scores of D", "separation", "evaluations", "gradient norms", "weight norms", "others", "speed", "waiting")
+_LAST = "gradient norms", "weight norms", "images per second", "share of waiting for data"
 
 
 def _kin(name: str) -> str:
@@ -280,10 +272,8 @@ def _kin(name: str) -> str:
     if name.startswith("weight_norm/"):
         return "weight norms"
     named = {
-        "loss": "losses",
         "score_real": "scores of D",
         "score_fake": "scores of D",
-        "separation": "separation",
         "gradient_norm": "gradient norms",
         "images_per_second": "images per second",
         "data_wait": "share of waiting for data",
@@ -291,10 +281,10 @@ def _kin(name: str) -> str:
     return named.get(last, name)
 
 
-def _kin_of_title(title: str) -> str:
+def _place(title: str) -> int:
     """Where a chart stands among the others: a title is a name, or already that of its kin."""
     kin = _kin(title)
-    return {"images per second": "speed", "share of waiting for data": "waiting"}.get(kin, kin if kin in _CHARTS else "others")
+    return _LAST.index(kin) + 1 if kin in _LAST else 0
 
 
 def _spectra(spectra: dict[str, Any], across: str, alone: bool) -> Markup:
@@ -417,13 +407,11 @@ def _duration(seconds: float) -> str | None:
 
 def _judging(subject: Subject) -> str | None:
     """Passes through the networks for each judged sample."""
-    costs = Counter()
-    for result in subject.results[:1]:
-        found = result.content.get("cost")
-        costs.update(
-            {name: found.get(name, 0) for name in ("generator", "discriminator", "backward")} if isinstance(found, dict) else {}
-        )
-    return f"G {costs['generator']:.4g}, D {costs['discriminator']:.4g}, backward {costs['backward']:.4g}" if costs else None
+    found = subject.results[0].content.get("cost") if subject.results else None
+    if not isinstance(found, dict):
+        return None
+    passes = {"G": found.get("generator"), "D": found.get("discriminator"), "backward": found.get("backward")}
+    return plain({name: count for name, count in passes.items() if count is not None})
 
 
 def _checkpoint_size(subject: Subject) -> str | None:
@@ -433,9 +421,9 @@ def _checkpoint_size(subject: Subject) -> str | None:
 
 def _data(subject: Subject) -> str:
     data = subject.config.data
-    return (
-        data.source if subject.draws_points else f"{data.source}, {data.resolution}x{data.resolution}, {data.channels} channels"
-    )
+    if subject.draws_points:
+        return f"{data.source}, points"
+    return f"{data.source}, {data.resolution}x{data.resolution}, {'grey' if data.channels == 1 else 'colour'}"
 
 
 _SUMMARY: dict[str, Callable[[Subject], str | None]] = {
