@@ -8,7 +8,7 @@ from fastgan.report.markup import Markup, figure, joined, tag
 COLOURS = 8
 """Lines that differ in colour; those beyond are dashed in the same colours."""
 _WIDTH, _HEIGHT = 360, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 10, 40
 _MOST_POINTS = 200
 _LOG_FROM = 50.0
 
@@ -43,16 +43,16 @@ def chart(title: str, lines: Mapping[str, Line], across: str) -> Markup:
         )
 
     drawn = []
-    for y in y_ticks:
+    for y, name in zip(y_ticks, _names(y_ticks), strict=True):
         at = place(x_span[0], y)[1]
         drawn.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=f"{at:.1f}", y2=f"{at:.1f}", class_="rule"))
-        drawn.append(tag("text", _short(y), x=_LEFT - 6, y=f"{at + 4:.1f}", text_anchor="end"))
-    for x in x_ticks:
+        drawn.append(tag("text", name, x=_LEFT - 6, y=f"{at + 4:.1f}", text_anchor="end"))
+    for x, name in zip(x_ticks, _names(x_ticks), strict=True):
         at = place(x, y_span[0])[0]
         anchor = "end" if at > _WIDTH - 30 else "middle"
         at = min(at, _WIDTH - 2) if anchor == "end" else at
-        drawn.append(tag("text", _short(x), x=f"{at:.1f}", y=_HEIGHT - _BOTTOM + 16, text_anchor=anchor))
-    drawn.append(tag("text", across, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 3, text_anchor="middle"))
+        drawn.append(tag("text", name, x=f"{at:.1f}", y=_HEIGHT - _BOTTOM + 16, text_anchor=anchor))
+    drawn.append(tag("text", across, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, text_anchor="middle"))
     for number, line in enumerate(kept.values()):
         points = [place(*point) for point in line]
         if len(points) == 1:
@@ -111,8 +111,17 @@ def _share(value: float, low: float, high: float, log: bool = False) -> float:
     return (value - low) / (high - low)
 
 
-def _short(value: float) -> str:
+def _names(ticks: list[float]) -> list[str]:
+    """Of ticks, with as many digits as tell them apart."""
+    for digits in range(3, 8):
+        names = [_short(tick, digits) for tick in ticks]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _short(value: float, digits: int = 3) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}" if abs(value) > 1e-12 else "0"
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}" if abs(value) > 1e-12 else "0"

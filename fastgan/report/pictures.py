@@ -22,13 +22,13 @@ class Album:
 
     most_bytes: int
 
-    def picture(self, content: Tensor | Path, alt: str, kind: str = "") -> Markup:
+    def picture(self, content: Tensor | Path, alt: str, kind: str | None = None) -> Markup:
         """An <img> that holds its file.
 
         Args:
             content: (3, h, w) in [0, 1], or a picture's file.
             alt: what it shows, for those who don't see it.
-            kind: its class in the style sheet.
+            kind: its class in the style sheet: "pixels" for small images that are shown larger than they are.
 
         Raises:
             OSError: the file is no picture, or can't be read.
@@ -45,7 +45,7 @@ class Album:
         size = shown.size
         data, form = self._encoded(shown)
         source = f"data:image/{form};base64,{base64.b64encode(data).decode()}"
-        return tag("img", src=source, alt=alt, width=size[0], height=size[1], class_=kind or None, loading="lazy")
+        return tag("img", src=source, alt=alt, width=size[0], height=size[1], class_=kind, loading="lazy")
 
     def _encoded(self, picture: Image.Image) -> tuple[bytes, str]:
         """As PNG where it is small enough; else as JPEG, and half as large until it is."""

@@ -13,6 +13,7 @@ from fastgan.report.markup import Markup, details, figure, joined, plain, table,
 from fastgan.report.pictures import Album
 from fastgan.report.subject import Result, Subject, differences
 from fastgan.training.picture import POINTS, picture
+from fastgan.training.run import Run
 from fastgan.training.sampling import columns_for, grid
 
 GRIDS_THROUGH_TIME = 6
@@ -20,6 +21,7 @@ PICTURES_OF_A_RUN = GRIDS_THROUGH_TIME + 8
 """As many as a run's part of the page may hold, the grids through time included."""
 _SAMPLES, _LOOKED_AT, _NEIGHBOURED = 64, 16, 8
 _WAYS, _STEPS = 6, 9
+_FEW_PIXELS = 400
 _WAYS_OF_POINTS, _STEPS_OF_POINTS = 40, 60
 
 Section = Callable[[Sequence[Subject], Album], Markup]
@@ -77,7 +79,7 @@ def curves(subjects: Sequence[Subject], album: Album) -> Markup:
         charts = [(name, lines) for name, lines in of_all.items() if _kin(name) != _SPECTRA]
         spectra = {name: lines for name, lines in of_all.items() if _kin(name) == _SPECTRA}
     ordered = sorted(charts, key=lambda named: _place(named[0]))
-    parts.append(tag("div", *(chart(title, lines, across) for title, lines in ordered), class_="charts"))
+    parts.append(tag("div", *(chart(_TITLES.get(title, title), lines, across) for title, lines in ordered), class_="charts"))
     if spectra:
         parts.append(_spectra(spectra, across, len(subjects) == 1))
     for subject in subjects:
@@ -118,9 +120,9 @@ def final(subjects: Sequence[Subject], album: Album) -> Markup:
         num = POINTS if subject.draws_points else _SAMPLES
         shown = picture(panels.drawn(run, num), run.config.data.source, columns_for(range(run.config.network.classes)))
         alt = f"{num} {'points' if subject.draws_points else 'images'} drawn by {subject.name} after round {run.round}"
-        command = tag("code", f"fastgan sample RUN --num {num} --seed {panels.SEED} --out FILE.png")
-        caption = joined([f"{num} samples of round {run.round:,}, not chosen: ", command])
-        return figure(album.picture(shown, alt, "large"), caption)
+        command = tag("code", "fastgan sample RUN --out FILE.png")
+        caption = joined([f"{num:,} samples of round {run.round:,}, not chosen: ", command])
+        return figure(album.picture(shown, alt, _kind(subject, shown)), caption, "large")
 
     return _of_each(subjects, of)
 
@@ -146,8 +148,8 @@ def _nearest(subject: Subject, found: panels.Neighbours, album: Album) -> Markup
     by = "pixels" if found.by == "pixels" else "the digits classifier's features"
     rows = found.images.shape[1] - 1
     alt = (
-        f"First row: {_NEIGHBOURED} samples of {subject.name}. Below each one the {rows} training images that are nearest to it "
-        f"by {by}; distances to the first of them "
+        f"First row: {_NEIGHBOURED} samples of {subject.name}. Below each one the {rows} training images nearest to it by "
+        f"{by}; distances to the first of them "
         + ", ".join(f"{distance:.2f}" for distance in found.distances[:_NEIGHBOURED].tolist())
     )
     among = "" if found.count == found.of else f" (the first {found.count:,} of {found.of:,} in a shuffled order)"
@@ -160,7 +162,7 @@ def _nearest(subject: Subject, found: panels.Neighbours, album: Album) -> Markup
     shown = grid(images, _NEIGHBOURED)
     side = images.shape[2] + 2
     shown[:, side : side + 2] = torch.tensor([1.0, 0.6, 0.0])[:, None, None]  # between samples and real images
-    return figure(album.picture(shown, alt), caption)
+    return figure(album.picture(shown, alt, _kind(subject, shown)), caption)
 
 
 def interpolations(subjects: Sequence[Subject], album: Album) -> Markup:
@@ -177,8 +179,8 @@ def interpolations(subjects: Sequence[Subject], album: Album) -> Markup:
             flat = drawn.flatten(0, 1)
             shown = picture(flat, run.config.data.source) if points else grid(flat, steps)
             alt = f"{kind.capitalize()} interpolations of {subject.name}: {count} pairs of latents, {steps} steps each"
-            way = "dots of one way lie in a line" if points else "one way a row"
-            found.append(figure(album.picture(shown, alt), f"{kind.capitalize()}: {count} pairs, {steps} steps, {way}."))
+            caption = f"{kind.capitalize()}: {count} pairs, {steps} steps{'' if points else ', one way a row'}."
+            found.append(figure(album.picture(shown, alt, _kind(subject, shown)), caption))
         return tag("div", *found, class_="pair")
 
     return _of_each(subjects, of)
@@ -196,7 +198,8 @@ def refinement(subjects: Sequence[Subject], album: Album) -> Markup:
             shown = picture(samples, run.config.data.source, columns_for(range(run.config.network.classes)))
             title = "before" if recipe.plain else recipe.title
             caption = f"{title.capitalize()}: mean score of D {panels.mean_score(run, samples):.3g}."
-            found.append(figure(album.picture(shown, f"{num} samples of {subject.name}, {title}"), caption))
+            alt = f"{num} samples of {subject.name}, {title}"
+            found.append(figure(album.picture(shown, alt, _kind(subject, shown)), caption))
         latent = run.config.latent
         whose = "the run's own step" if latent.refine_steps else "trained without it: the command's usual step"
         said = f"The same latents, moved by I-FGSM to where D takes their images for real ({whose}; {plain(_asked(latent))})."
@@ -261,6 +264,11 @@ SECTIONS: dict[str, tuple[str, Section]] = {
 
 _DASH = "\N{EN DASH}"
 _SPECTRA = "singular values"
+_TITLES = {
+    "gradient_norm": "gradient norms",
+    "images_per_second": "images per second",
+    "data_wait": "share of waiting for data",
+}
 _LAST = "gradient norms", "weight norms", "images per second", "share of waiting for data"
 
 
@@ -271,20 +279,13 @@ def _kin(name: str) -> str:
         return _SPECTRA
     if name.startswith("weight_norm/"):
         return "weight norms"
-    named = {
-        "score_real": "scores of D",
-        "score_fake": "scores of D",
-        "gradient_norm": "gradient norms",
-        "images_per_second": "images per second",
-        "data_wait": "share of waiting for data",
-    }
-    return named.get(last, name)
+    return _TITLES.get(last, "scores of D" if last in ("score_real", "score_fake") else name)
 
 
 def _place(title: str) -> int:
     """Where a chart stands among the others: a title is a name, or already that of its kin."""
     kin = _kin(title)
-    return _LAST.index(kin) + 1 if kin in _LAST else 0
+    return _LAST.index(kin) + 1 if kin in _LAST else -title.startswith("evaluation/")
 
 
 def _spectra(spectra: dict[str, Any], across: str, alone: bool) -> Markup:
@@ -307,7 +308,8 @@ def _between(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
     first = subjects[0].config
     names = dict.fromkeys(name for subject in subjects[1:] for name, _, _ in differences(subject.config, first))
     flat = [configuration.flatten(subject.config) for subject in subjects]
-    return [(name, *(plain(leaves.get(name)) for leaves in flat)) for name in names]
+    rows = [(name, *(plain(leaves.get(name)) for leaves in flat)) for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def _headline(subject: Subject) -> dict[str, str]:
@@ -341,7 +343,17 @@ def _asked(latent: Any) -> dict[str, Any]:
     return {name.replace("_", " "): getattr(latent, name) for name in names}
 
 
-def _run(subject: Subject) -> Any:
+def _kind(subject: Subject, shown: torch.Tensor) -> str | None:
+    """How a picture (3, h, w) is enlarged: images of few pixels as squares."""
+    return "pixels" if not subject.draws_points and shown.shape[2] <= _FEW_PIXELS else None
+
+
+def _run(subject: Subject) -> Run:
+    """The run's networks.
+
+    Raises:
+        UserError: it has no checkpoint yet.
+    """
     if subject.run is None:
         raise UserError("the run has no checkpoint yet")
     return subject.run
