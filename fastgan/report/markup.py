@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 _VOID = {"img", "br"}
+_MOST_ITEMS = 20  # of a list that is a setting
 
 
 class Markup(str):
@@ -57,7 +58,8 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e5 or abs(value) >= 1e12 else f"{value:,.0f}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value)) or "none"
+        more = f", ... ({len(value)})" if len(value) > _MOST_ITEMS else ""
+        return ", ".join(map(plain, value[:_MOST_ITEMS])) + more or "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or "none"
     return str(value)

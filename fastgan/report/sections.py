@@ -12,16 +12,17 @@ from fastgan.report.chart import Line, chart
 from fastgan.report.markup import Markup, details, figure, joined, plain, table, tag
 from fastgan.report.pictures import Album
 from fastgan.report.subject import Result, Subject, differences
-from fastgan.training.picture import POINTS, picture
+from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run
 from fastgan.training.sampling import columns_for, grid
 
 GRIDS_THROUGH_TIME = 6
 PICTURES_OF_A_RUN = GRIDS_THROUGH_TIME + 8
 """As many as a run's part of the page may hold, the grids through time included."""
-_SAMPLES, _LOOKED_AT, _NEIGHBOURED = 64, 16, 8
+_LOOKED_AT, _NEIGHBOURED = 16, 8
 _WAYS, _STEPS = 6, 9
 _FEW_PIXELS = 400
+_MOST_RESULTS, _MOST_SPECTRA = 20, 24
 _WAYS_OF_POINTS, _STEPS_OF_POINTS = 40, 60
 
 Section = Callable[[Sequence[Subject], Album], Markup]
@@ -117,10 +118,11 @@ def final(subjects: Sequence[Subject], album: Album) -> Markup:
 
     def of(subject: Subject) -> Markup:
         run = _run(subject)
-        num = POINTS if subject.draws_points else _SAMPLES
+        num = _number(run)
         shown = picture(panels.drawn(run, num), run.config.data.source, columns_for(range(run.config.network.classes)))
         alt = f"{num} {'points' if subject.draws_points else 'images'} drawn by {subject.name} after round {run.round}"
-        command = tag("code", "fastgan sample RUN --out FILE.png")
+        asked = "" if num == usual_number(run.config.data.source) else f"--num {num} "
+        command = tag("code", f"fastgan sample RUN {asked}--out FILE.png")
         caption = joined([f"{num:,} samples of round {run.round:,}, not chosen: ", command])
         return figure(album.picture(shown, alt, _kind(subject, shown)), caption, "large")
 
@@ -191,7 +193,7 @@ def refinement(subjects: Sequence[Subject], album: Album) -> Markup:
 
     def of(subject: Subject) -> Markup:
         run = _run(subject)
-        num = POINTS if subject.draws_points else _SAMPLES
+        num = _number(run)
         found = []
         for recipe in panels.refinements(run):
             samples = panels.drawn(run, num, recipe)
@@ -217,7 +219,9 @@ def metrics(subjects: Sequence[Subject], album: Album) -> Markup:
         if not subject.results:
             said = "There is no evaluation yet. This writes one that the page takes: "
             parts.append(tag("p", said, tag("code", "fastgan evaluate RUN --json RUN/evaluation.json"), class_="missing"))
-        parts += [_evaluation(result) for result in subject.results]
+        parts += [_evaluation(result) for result in subject.results[:_MOST_RESULTS]]
+        if len(subject.results) > _MOST_RESULTS:
+            parts.append(_missing(f"{_MOST_RESULTS} of {len(subject.results)} evaluations are shown."))
         return joined(parts)
 
     return _of_each(subjects, of)
@@ -234,6 +238,8 @@ def _evaluation(result: Result) -> Markup:
     ]
     content = result.content
     caption = f"{result.file}: round {content.get('round', 'unknown')}, samples {content.get('samples', 'plain')}"
+    if content.get("truncation") is not None:
+        caption += f", truncation {plain(content['truncation'])}"
     everything = [(name, plain(value)) for name, value in result.settings.items()]
     whole = table(everything, ("setting", "value"), f"Everything in {result.file}")
     return joined([table(rows, ("metric", "value", *others), caption), details("All that these values depend on", whole)])
@@ -300,8 +306,9 @@ def _spectra(spectra: dict[str, Any], across: str, alone: bool) -> Markup:
                 kin.setdefault(f"sigma_0, {network}", {})[place or network] = line
     else:
         kin = {name: lines for name, lines in spectra.items() if name.startswith("sigma_0/")}
-    charts = [chart(title, lines, across) for title, lines in list(kin.items())[:24]]
-    return details("Largest singular value of each weight", tag("div", *charts, class_="charts"))
+    charts = [chart(title, lines, across) for title, lines in list(kin.items())[:_MOST_SPECTRA]]
+    cut = _missing(f"{_MOST_SPECTRA} of {len(kin)} weights are shown.") if len(kin) > _MOST_SPECTRA else None
+    return details("Largest singular value of each weight", tag("div", *charts, class_="charts"), cut)
 
 
 def _between(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
@@ -346,6 +353,12 @@ def _asked(latent: Any) -> dict[str, Any]:
 def _kind(subject: Subject, shown: torch.Tensor) -> str | None:
     """How a picture (3, h, w) is enlarged: images of few pixels as squares."""
     return "pixels" if not subject.draws_points and shown.shape[2] <= _FEW_PIXELS else None
+
+
+def _number(run: Run) -> int:
+    """How many samples are shown: the usual number, or whole rows of a grid with a class a column."""
+    usual, columns = usual_number(run.config.data.source), columns_for(range(run.config.network.classes))
+    return usual // columns * columns if columns else usual
 
 
 def _run(subject: Subject) -> Run:

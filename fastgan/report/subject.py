@@ -134,8 +134,7 @@ class Subject:
             except (OSError, ValueError):
                 unread.append(name)
                 continue
-            if _is_result(content):
-                found.append(Result(name, content))
+            found += [Result(name, result) for result in _results_in(content)]
         return found, unread
 
     @cached_property
@@ -188,7 +187,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_result(content: Any) -> bool:
-    """Whether a file's content is an evaluation's: a "metrics" of dicts with values."""
-    metrics = content.get("metrics") if isinstance(content, dict) else None
-    return isinstance(metrics, dict) and all(isinstance(found, dict) for found in metrics.values())
+def _results_in(content: Any) -> list[dict[str, Any]]:
+    """The evaluations in a file's content: one, with "metrics" that are dicts, or a "curve" of them."""
+    if not isinstance(content, dict):
+        return []
+    if isinstance(content.get("curve"), list):
+        return [result for part in content["curve"] for result in _results_in(part)]
+    metrics = content.get("metrics")
+    return [content] if isinstance(metrics, dict) and all(isinstance(found, dict) for found in metrics.values()) else []
