@@ -13,7 +13,7 @@ def test_what_is_no_run_is_one_line(fastgan, run_folder, tmp_path):
     for arguments, expected in (
         ((tmp_path, "--out", tmp_path / "page.html"), "there is no run in"),
         ((run_folder, "--out", tmp_path / "page.pdf"), "must end in .html"),
-        (("--out", tmp_path / "page.html"), "RUN"),
+        (("--out", tmp_path / "page.html"), "at least one run"),
         ((run_folder,), "--out"),
     ):
         code, _, said = fastgan("report", *arguments)

@@ -34,7 +34,7 @@ def test_many_points_are_averaged_and_those_that_are_not_finite_left_out():
     points = path(found)
     assert 100 < len(points) <= 200
     assert "nan" not in found
-    assert "x over images: a from 0.49 to" in found
+    assert "x over images: a from 0.48 to" in found
     assert "No finite number" in chart("x", {"a": [(0, math.inf)]}, "images")
 
 
