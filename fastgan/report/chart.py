@@ -66,7 +66,7 @@ def chart(title: str, lines: Mapping[str, Line], across: str) -> Markup:
     picture = tag("svg", *drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=label, class_="chart")
     names = [tag("li", _key(number), name) for number, name in enumerate(kept)]
     legend = tag("ul", *names, class_="legend") if len(names) > 1 else None
-    return figure(joined([tag("p", title, class_="title"), picture, legend]), "", "charted")
+    return figure(joined([tag("p", title, class_="title"), picture, legend]), kind="charted")
 
 
 def _key(number: int) -> Markup:

@@ -30,13 +30,12 @@ def joined(parts: Iterable[object]) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else escape(str(part)) for part in parts if part is not None))
 
 
-def table(rows: Iterable[Sequence[object]], columns: Sequence[object] = (), caption: str | None = None) -> Markup:
+def table(rows: Iterable[Sequence[object]], columns: Sequence[object], caption: str) -> Markup:
     """A table that scrolls sideways within itself where the page is narrower; the first cell of each row is its heading."""
     head = [tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))] if columns else []
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows]
-    caption = tag("caption", caption) if caption else None
-    whole = tag("table", caption, *head, tag("tbody", *body))
-    return tag("div", whole, class_="scrolls", tabindex="0", role="region", aria_label=caption and "table")
+    whole = tag("table", tag("caption", caption), *head, tag("tbody", *body))
+    return tag("div", whole, class_="scrolls", tabindex="0", role="region", aria_label=caption)
 
 
 def details(summary: object, *inside: object, open_: bool = False) -> Markup:
@@ -44,9 +43,9 @@ def details(summary: object, *inside: object, open_: bool = False) -> Markup:
     return tag("details", tag("summary", summary), *inside, open=open_)
 
 
-def figure(inside: object, caption: object, kind: str = "") -> Markup:
-    """A picture or chart with the sentence below it."""
-    return tag("figure", inside, tag("figcaption", caption), class_=kind or None)
+def figure(inside: object, caption: object = None, kind: str | None = None) -> Markup:
+    """A picture or chart with the sentence below it, if it needs one."""
+    return tag("figure", inside, tag("figcaption", caption) if caption is not None else None, class_=kind)
 
 
 def plain(value: Any) -> str:

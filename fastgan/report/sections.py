@@ -108,7 +108,7 @@ def through_time(subjects: Sequence[Subject], album: Album) -> Markup:
                 found.append(_missing(f"{path.name} is no picture."))
         left_out = f" {len(shown)} of {last + 1} are shown." if len(shown) <= last else ""
         what = tag("p", f"The same latents at every round, drawn by the averaged generator.{left_out}")
-        return joined([what, tag("div", *found, class_="grids")])
+        return joined([what, tag("div", *found, class_="grids wide" if subject.draws_points else "grids")])
 
     return _of_each(subjects, of)
 
@@ -328,7 +328,7 @@ def _headline(subject: Subject) -> dict[str, str]:
     shown = {}
     for name, found in result.metrics.items():
         before = untrained.get(name) if isinstance(untrained, dict) else None
-        said = f" ({_value(before)} untrained)" if before else ""
+        said = f"; untrained {_value(before)}" if before else ""
         shown[str(found.get("title", name))] = _value(found) + said
     return shown
 

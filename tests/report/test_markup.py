@@ -16,6 +16,7 @@ def test_attributes():
 
 def test_a_tables_headings():
     found = table([("<a>", 1, 2)], ("", "x", "y"), "what")
+    assert 'aria-label="what"' in found
     assert "<caption>what</caption>" in found
     assert '<th scope="row">&lt;a&gt;</th><td>1</td><td>2</td>' in found
     assert found.count('scope="col"') == 3
