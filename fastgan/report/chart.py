@@ -16,21 +16,21 @@ Line = Sequence[tuple[float, float]]
 """(x, y) in the order of x."""
 
 
-def chart(title: str, lines: Mapping[str, Line], across: str) -> Markup:
+def chart(title: str, lines: Mapping[str, Line], across: str, may_be_log: bool = False) -> Markup:
     """A figure of one chart with its legend.
 
     Args:
         title: what runs upwards.
-        lines: by name. Points that are not finite are left out; of more than 200, equal shares are averaged. Positive values
-            over more than a factor of 50 stand on a logarithmic axis, and the title says so.
+        lines: by name. Points that are not finite are left out; of more than 200, equal shares are averaged.
         across: what runs to the right.
+        may_be_log: positive values over more than a factor of 50 stand on a logarithmic axis, and the title says so.
     """
     kept = {name: _thinned([(x, y) for x, y in line if math.isfinite(x) and math.isfinite(y)]) for name, line in lines.items()}
     kept = {name: line for name, line in kept.items() if line}
     if not kept:
         return figure(tag("p", "No finite number was recorded.", class_="missing"), title)
     xs, ys = ([point[axis] for line in kept.values() for point in line] for axis in (0, 1))
-    log = min(ys) > 0 and max(ys) > _LOG_FROM * min(ys)
+    log = may_be_log and min(ys) > 0 and max(ys) > _LOG_FROM * min(ys)
     x_ticks = _ticks(min(xs), max(xs), 4)
     y_ticks = _decades(min(ys), max(ys)) if log else _ticks(min(ys), max(ys), 5)
     x_span = _span(min(xs), max(xs))

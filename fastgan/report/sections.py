@@ -80,7 +80,8 @@ def curves(subjects: Sequence[Subject], album: Album) -> Markup:
         charts = [(name, lines) for name, lines in of_all.items() if _kin(name) != _SPECTRA]
         spectra = {name: lines for name, lines in of_all.items() if _kin(name) == _SPECTRA}
     ordered = sorted(charts, key=lambda named: _place(named[0]))
-    parts.append(tag("div", *(chart(_TITLES.get(title, title), lines, across) for title, lines in ordered), class_="charts"))
+    drawn = [chart(_TITLES.get(title, title), lines, across, title.startswith(_PERHAPS_LOG)) for title, lines in ordered]
+    parts.append(tag("div", *drawn, class_="charts"))
     if spectra:
         parts.append(_spectra(spectra, across, len(subjects) == 1))
     for subject in subjects:
@@ -275,6 +276,7 @@ _TITLES = {
     "images_per_second": "images per second",
     "data_wait": "share of waiting for data",
 }
+_PERHAPS_LOG = ("evaluation/", "gradient", "weight")
 _LAST = "gradient norms", "weight norms", "images per second", "share of waiting for data"
 
 
@@ -306,7 +308,7 @@ def _spectra(spectra: dict[str, Any], across: str, alone: bool) -> Markup:
                 kin.setdefault(f"sigma_0, {network}", {})[place or network] = line
     else:
         kin = {name: lines for name, lines in spectra.items() if name.startswith("sigma_0/")}
-    charts = [chart(title, lines, across) for title, lines in list(kin.items())[:_MOST_SPECTRA]]
+    charts = [chart(title, lines, across, may_be_log=True) for title, lines in list(kin.items())[:_MOST_SPECTRA]]
     cut = _missing(f"{_MOST_SPECTRA} of {len(kin)} weights are shown.") if len(kin) > _MOST_SPECTRA else None
     return details("Largest singular value of each weight", tag("div", *charts, class_="charts"), cut)
 

@@ -22,11 +22,12 @@ def test_a_line_goes_up_where_values_do_and_along_with_x():
 
 
 def test_wide_ranges_stand_on_a_logarithmic_axis():
-    found = chart("fd", {"a": [(0, 1000.0), (1, 100.0), (2, 10.0)]}, "images")
+    found = chart("fd", {"a": [(0, 1000.0), (1, 100.0), (2, 10.0)]}, "images", may_be_log=True)
     points = path(found)
     assert points[1][1] - points[0][1] == pytest.approx(points[2][1] - points[1][1], abs=0.2)
     assert "fd (logarithmic)" in found
-    assert "logarithmic" not in chart("fd", {"a": [(0, 1000.0), (1, -1.0)]}, "images")
+    assert "logarithmic" not in chart("fd", {"a": [(0, 1000.0), (1, -1.0)]}, "images", may_be_log=True)
+    assert "logarithmic" not in chart("score", {"a": [(0, 1000.0), (1, 1.0)]}, "images")
 
 
 def test_many_points_are_averaged_and_those_that_are_not_finite_left_out():
@@ -49,10 +50,11 @@ def test_ticks_tell_values_apart():
     "line", [[(0, 0.0)], [(5, 3.0), (5, 3.0)], [(0, 0.0), (1, 0.0)], [(0, 1e-12), (1, 1e12)], [(0, -1e30), (1, 1e30)]]
 )
 def test_odd_lines_are_drawn(line):
-    found = chart("x", {"a": line}, "images")
-    assert "nan" not in found
-    assert "inf" not in found
-    assert 'role="img"' in found
+    for may_be_log in (False, True):
+        found = chart("x", {"a": line}, "images", may_be_log)
+        assert "nan" not in found
+        assert "inf" not in found
+        assert 'role="img"' in found
 
 
 def test_several_lines_have_a_legend_in_colours_and_dashes():
