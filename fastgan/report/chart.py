@@ -21,7 +21,8 @@ def chart(title: str, lines: Mapping[str, Line], across: str, may_be_log: bool =
 
     Args:
         title: what runs upwards.
-        lines: by name. Points that are not finite are left out; of more than 200, equal shares are averaged.
+        lines: by name, each in the colour of its place among them, whether the others have points or not. Points
+            that are not finite are left out; of more than 200, equal shares are averaged.
         across: what runs to the right.
         may_be_log: positive values over more than a factor of 50 stand on a logarithmic axis, and the title says so.
     """
@@ -53,7 +54,9 @@ def chart(title: str, lines: Mapping[str, Line], across: str, may_be_log: bool =
         at = min(at, _WIDTH - 2) if anchor == "end" else at
         drawn.append(tag("text", name, x=f"{at:.1f}", y=_HEIGHT - _BOTTOM + 16, text_anchor=anchor))
     drawn.append(tag("text", across, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, text_anchor="middle"))
-    for number, line in enumerate(kept.values()):
+    places = {name: number for number, name in enumerate(lines)}
+    for name, line in kept.items():
+        number = places[name]
         points = [place(*point) for point in line]
         if len(points) == 1:
             drawn.append(tag("circle", cx=f"{points[0][0]:.1f}", cy=f"{points[0][1]:.1f}", r=3, class_=f"dot {_style(number)}"))
@@ -64,8 +67,8 @@ def chart(title: str, lines: Mapping[str, Line], across: str, may_be_log: bool =
     said = "; ".join(f"{name} from {_short(line[0][1])} to {_short(line[-1][1])}" for name, line in kept.items())
     label = f"{title} over {across}: {said}."
     picture = tag("svg", *drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=label, class_="chart")
-    names = [tag("li", _key(number), name) for number, name in enumerate(kept)]
-    legend = tag("ul", *names, class_="legend") if len(names) > 1 else None
+    names = [tag("li", _key(places[name]), name) for name in kept]
+    legend = tag("ul", *names, class_="legend") if len(lines) > 1 else None
     return figure(joined([tag("p", title, class_="title"), picture, legend]), kind="charted")
 
 

@@ -76,7 +76,7 @@ def curves(subjects: Sequence[Subject], album: Album) -> Markup:
         spectra = kin.get(_SPECTRA, {})
     else:
         names = list(dict.fromkeys(name for subject in subjects for name in subject.curves))
-        of_all = {name: {s.name: s.curves[name] for s in subjects if name in s.curves} for name in names}
+        of_all = {name: {subject.name: subject.curves.get(name, []) for subject in subjects} for name in names}
         charts = [(name, lines) for name, lines in of_all.items() if _kin(name) != _SPECTRA]
         spectra = {name: lines for name, lines in of_all.items() if _kin(name) == _SPECTRA}
     ordered = sorted(charts, key=lambda named: _place(named[0]))

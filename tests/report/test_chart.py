@@ -62,3 +62,9 @@ def test_several_lines_have_a_legend_in_colours_and_dashes():
     assert re.findall(r"</svg>(run \d)</li>", found) == [f"run {i}" for i in range(10)]
     assert found.count('class="line c0"') == found.count('class="line c0 dashed"') == 2  # the line and its key
     assert "legend" not in chart("x", {"a": [(0, 1), (1, 2)]}, "images")
+
+
+def test_a_line_keeps_its_colour_where_others_are_missing():
+    found = chart("x", {"a": [], "b": [(0, 1), (1, 2)]}, "images")
+    assert re.findall(r'class="line (c\d)"', found) == ["c1", "c1"]
+    assert re.findall(r"</svg>(\w)</li>", found) == ["b"]
