@@ -55,7 +55,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e5 or abs(value) >= 1e12 else f"{value:,.0f}"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
     if isinstance(value, list | tuple):
         more = f", ... ({len(value)})" if len(value) > _MOST_ITEMS else ""
         return ", ".join(map(plain, value[:_MOST_ITEMS])) + more or "none"

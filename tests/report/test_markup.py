@@ -23,8 +23,8 @@ def test_a_tables_headings():
 
 
 def test_values_as_people_write_them():
-    assert [plain(value) for value in (None, True, 0.1 + 0.2, 1e-5, 123456.7, 7, "x")] == [
-        "none", "yes", "0.3", "1e-05", "123,457", "7", "x",
+    assert [plain(value) for value in (None, True, 0.1 + 0.2, 1e-5, 1e4, 123456.7, 7, "x")] == [
+        "none", "yes", "0.3", "1e-05", "10,000", "123,457", "7", "x",
     ]  # fmt: skip
     assert plain([0.5, 0.9]) == "0.5, 0.9"
     assert plain([]) == plain({}) == "none"
