@@ -15,7 +15,7 @@ from fastgan.checked import UserError
 from fastgan.config import override, to_yaml
 from fastgan.presets import preset
 from fastgan.report import MOST_BYTES, MOST_RUNS, write_report
-from fastgan.report.sections import SECTIONS
+from fastgan.report.sections import GRIDS_THROUGH_TIME, PICTURES_OF_A_RUN, SECTIONS
 from fastgan.training.assess import compare_with_untrained
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -104,6 +104,10 @@ def test_it_loads_nothing_and_is_small(one, both):
         assert "@import" not in page.source
         assert "url(" not in page.source
         assert all(attrs["src"].startswith("data:image/") for attrs in page.all("img"))
+
+
+def test_a_runs_pictures_are_no_more_than_the_page_has_room_for(one):
+    assert len(one.all("img")) - 2 + GRIDS_THROUGH_TIME <= PICTURES_OF_A_RUN  # it has two grids through time
 
 
 def test_every_picture_says_what_it_shows(one, both):
