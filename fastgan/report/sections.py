@@ -380,8 +380,8 @@ def _of_each(subjects: Sequence[Subject], of: Callable[[Subject], Markup]) -> Ma
     for subject in subjects:
         try:
             inside = of(subject)
-        except UserError as error:
-            said = str(error)
+        except (UserError, OSError) as error:
+            said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             inside = _missing(f"Not to be had: {said}{'' if said.endswith('.') else '.'}")
         parts.append(tag("div", _heading(subject, subjects), inside, class_="run"))
     return tag("div", *parts, class_="runs") if len(parts) > 1 else joined(parts)

@@ -198,6 +198,16 @@ def test_data_that_is_gone_and_files_that_are_no_pictures_are_said(tmp_path):
     assert "samples of round 2" in texts["final"]
 
 
+def test_a_folder_that_keeps_no_classifier_is_said(tmp_path, digits):
+    run = copied(digits, tmp_path / "run")
+    shutil.rmtree(run / "evaluation")
+    (run / "evaluation").write_text("in the way")
+    write_report([run], tmp_path / "page.html")
+    texts = Page(tmp_path / "page.html").texts
+    assert re.search(r"Not to be had: .*evaluation", texts["neighbours"])
+    assert "Linear" in texts["interpolations"]
+
+
 def test_names_and_files_add_no_markup(tmp_path, digits):
     evil = "<script>alert(1)</script>\"'&"
     run = copied(digits, tmp_path / evil.replace("/", "\N{DIVISION SLASH}"))
