@@ -48,17 +48,22 @@ def figure(inside: object, caption: object = None, kind: str | None = None) -> M
     return tag("figure", inside, tag("figcaption", caption) if caption is not None else None, class_=kind)
 
 
-def plain(value: Any) -> str:
-    """A setting or number as people write it."""
+def plain(value: Any, digits: int = 4) -> str:
+    """A setting or number as people write it, to so many significant digits."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 and (digits < 9 or value.is_integer()) else f"{value:.{digits}g}"
     if isinstance(value, list | tuple):
         more = f", ... ({len(value)})" if len(value) > _MOST_ITEMS else ""
-        return ", ".join(map(plain, value[:_MOST_ITEMS])) + more or "none"
+        return ", ".join(plain(item, digits) for item in value[:_MOST_ITEMS]) + more or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key} {plain(item, digits)}" for key, item in value.items()) or "none"
     return str(value)
+
+
+def exact(value: Any) -> str:
+    """The same, with all digits that tell: of settings."""
+    return plain(value, 12)

@@ -9,7 +9,7 @@ from fastgan import config as configuration
 from fastgan.checked import UserError
 from fastgan.report import panels
 from fastgan.report.chart import Line, chart
-from fastgan.report.markup import Markup, details, figure, joined, plain, table, tag
+from fastgan.report.markup import Markup, details, exact, figure, joined, plain, table, tag
 from fastgan.report.pictures import Album
 from fastgan.report.subject import Result, Subject, differences
 from fastgan.training.picture import picture, usual_number
@@ -53,9 +53,9 @@ def settings(subjects: Sequence[Subject], album: Album) -> Markup:
     for subject in subjects:
         with_what, changed = subject.changed
         caption = f"Settings that differ from {with_what}"
-        rows = [(name, plain(mine), plain(other)) for name, mine, other in changed]
+        rows = [(name, exact(mine), exact(other)) for name, mine, other in changed]
         few = table(rows, ("setting", "this run", with_what), caption) if rows else tag("p", f"All settings are {with_what}'s.")
-        everything = [(name, plain(value)) for name, value in configuration.flatten(subject.config).items()]
+        everything = [(name, exact(value)) for name, value in configuration.flatten(subject.config).items()]
         whole = details("All settings", table(everything, ("setting", "value"), "All settings"))
         counted = f"{len(rows)} setting{'s differ' if len(rows) != 1 else ' differs'} from {with_what}"
         parts += [_heading(subject, subjects), details(counted, few, whole, open_=len(subjects) == 1 and len(rows) <= 12)]
@@ -241,7 +241,7 @@ def _evaluation(result: Result) -> Markup:
     caption = f"{result.file}: round {content.get('round', 'unknown')}, samples {content.get('samples', 'plain')}"
     if content.get("truncation") is not None:
         caption += f", truncation {plain(content['truncation'])}"
-    everything = [(name, plain(value)) for name, value in result.settings.items()]
+    everything = [(name, exact(value)) for name, value in result.settings.items()]
     whole = table(everything, ("setting", "value"), f"Everything in {result.file}")
     return joined([table(rows, ("metric", "value", *others), caption), details("All that these values depend on", whole)])
 
@@ -317,7 +317,7 @@ def _between(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
     first = subjects[0].config
     names = dict.fromkeys(name for subject in subjects[1:] for name, _, _ in differences(subject.config, first))
     flat = [configuration.flatten(subject.config) for subject in subjects]
-    rows = [(name, *(plain(leaves.get(name)) for leaves in flat)) for name in names]
+    rows = [(name, *(exact(leaves.get(name)) for leaves in flat)) for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
 
 

@@ -1,6 +1,6 @@
 """Markup escapes whatever is none."""
 
-from fastgan.report.markup import Markup, joined, plain, table, tag
+from fastgan.report.markup import Markup, exact, joined, plain, table, tag
 
 
 def test_text_is_escaped_once_and_markup_never():
@@ -26,6 +26,7 @@ def test_values_as_people_write_them():
     assert [plain(value) for value in (None, True, 0.1 + 0.2, 1e-5, 1e4, 123456.7, 7, "x")] == [
         "none", "yes", "0.3", "1e-05", "10,000", "123,457", "7", "x",
     ]  # fmt: skip
+    assert [exact(value) for value in (0.0078125, 12345.5, 384000.0, 1e-8)] == ["0.0078125", "12345.5", "384,000", "1e-08"]
     assert plain([0.5, 0.9]) == "0.5, 0.9"
     assert plain([]) == plain({}) == "none"
     assert plain({"a": None}) == "a none"
