@@ -17,6 +17,7 @@ setup(
     python_requires=">=3.11",
     packages=packages,
     package_dir={"fastgan": "fastgan", "fastgan.kernels": "kernels"},
+    package_data={"fastgan.report": ["page.html", "page.css"]},
     install_requires=[
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -292,6 +292,19 @@ def plan(
         draw(found, plot)
 
 
+def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, Metavar(metavar="RUN [RUN ...]")], /, *, out: Path) -> None:
+    """One self-contained HTML page about a run, or about several side by side.
+
+    Args:
+        runs: The runs' folders.
+        out: The page's file, ending in .html.
+    """
+    from fastgan.report import write_report
+
+    write_report(runs, out, quiet=False)
+    _OUT.print(f"{len(runs)} run{'s' * (len(runs) > 1)} -> {out}", markup=False)
+
+
 def doctor(*, compile_kernels: Annotated[str | None, Metavar(metavar="sm_80,sm_90,sm_100")] = None) -> None:
     """What is installed, what will be used, what is missing and how to get it.
 
@@ -380,7 +393,7 @@ def main() -> None:
         if sys.argv[1:2] == ["data"]:
             call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
         else:
-            call = _parse(commands | {"plan": plan, "doctor": doctor}, "fastgan", sys.argv[1:])
+            call = _parse(commands | {"plan": plan, "doctor": doctor, "report": report}, "fastgan", sys.argv[1:])
         call()
     except KeyboardInterrupt:
         _fail("interrupted", 130)
