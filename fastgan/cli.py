@@ -63,7 +63,7 @@ def train(
 
     config = starting_config(preset, run_dir, _assignments(set), resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
-    if run.round == run.config.training.steps and _speaks():
+    if run.finished and _speaks():
         _say_quality(run)
         _say_where(run)
 
@@ -85,6 +85,7 @@ def sample(
     labels: str | None = None,
     precision: str | None = None,
     batch_size: int | None = None,
+    checkpoint: str = "newest",
 ) -> None:
     """Draw samples from a run's averaged generator. Started by torchrun, every process draws its share.
 
@@ -104,6 +105,7 @@ def sample(
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
     """
     from fastgan.training.picture import write_samples
     from fastgan.training.sampling import Recipe
@@ -112,7 +114,7 @@ def sample(
     options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
     options |= _choices(sampler, sampler_set, refine_set, batch_size)
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, labels=asked, **options)
-    loaded, ranks = _load_shared(run)
+    loaded, ranks = _load_shared(run, checkpoint)
     cost = write_samples(loaded, out, num, recipe, ranks, quiet=False)
     if ranks.first:
         _OUT.print(f"{cost.num} samples of round {loaded.round} -> {out}", markup=False)
@@ -135,6 +137,7 @@ def evaluate(
     standing_statistics: int = 0,
     precision: str | None = None,
     batch_size: int | None = None,
+    checkpoint: str = "newest",
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
     """Judge a run's samples. Started by torchrun, every process draws its share.
@@ -155,6 +158,7 @@ def evaluate(
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the result here as one JSON object.
     """
     import fastgan.training
@@ -163,7 +167,7 @@ def evaluate(
 
     options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
     options |= _choices(sampler, sampler_set, refine_set, batch_size)
-    loaded, ranks = _load_shared(run)
+    loaded, ranks = _load_shared(run, checkpoint)
     if json is not None and ranks.first:
         make_room_for(json)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
@@ -425,14 +429,14 @@ def _choices(sampler: str, sampler_set: _Settings, refine_set: _Settings, batch_
     return {"sampler": chosen, "refine": _assignments(refine_set, "--refine-set"), **size}
 
 
-def _load_shared(run: Path):
+def _load_shared(run: Path, checkpoint: str):
     """The run, and the processes that a launcher may have started to share its samples."""
     from fastgan.engine import join, resolve_device
     from fastgan.training import load_run
 
     ranks = join(resolve_device("auto"))  # chooses this process's device
     with ranks.agreed():
-        return load_run(run), ranks
+        return load_run(run, checkpoint=checkpoint), ranks
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

@@ -256,6 +256,29 @@ class Collapse:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class Evaluation:
+    """How a run's samples are judged while it trains. A resumed run may choose it anew."""
+
+    every: Count = 0
+    """Real images between two evaluations; 0 for none. The untrained generator is judged as well, for comparison."""
+    metrics: tuple[str, ...] = ()
+    """As `fastgan evaluate --metrics` takes them; those that fit the data where none are named."""
+    num: int = Field(default=5000, ge=2)
+    """Samples that are judged."""
+    best: str | None = None
+    """The metric by which the best checkpoint is kept, beside the newest ones; whether lower or higher is better follows
+    from the metric."""
+    patience: Count = 0
+    """Evaluations without an improvement of that metric after which the run ends; 0 for no early stop."""
+
+    def __post_init__(self) -> None:
+        if self.best is not None and not self.every:
+            raise ValueError("evaluation.best needs evaluation.every, the images between two evaluations")
+        if self.patience and self.best is None:
+            raise ValueError("evaluation.patience needs evaluation.best, the metric that is to improve")
+
+
+@dataclass(frozen=True, config=CHECKED)
 class Engine:
     """What steps each player's networks, in one process or in many that share a run. A resumed run may choose it anew."""
 
@@ -302,6 +325,7 @@ class Config:
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
     collapse: Collapse = Field(default_factory=Collapse)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     engine: Engine = Field(default_factory=Engine)
 
     @field_validator("objective")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -36,7 +37,7 @@ from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
 from fastgan.networks.across_ranks import share_statistics
 from fastgan.presets import DEFAULT, preset
-from fastgan.training import checkpoint, telemetry
+from fastgan.training import checkpoint, telemetry, watching
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
@@ -45,6 +46,7 @@ from fastgan.training.run import Run, load_run, other_network
 from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
 from fastgan.training.session import Engine, Rollbacks, Session
 from fastgan.training.telemetry import Silence, Telemetry
+from fastgan.training.watching import Watch
 
 RUNS = Path("runs")
 CHANGEABLE = {
@@ -57,6 +59,11 @@ CHANGEABLE = {
     "engine.zero_stage",
     "engine.offload",
     "engine.deepspeed_json",
+    "evaluation.every",
+    "evaluation.metrics",
+    "evaluation.num",
+    "evaluation.best",
+    "evaluation.patience",
     "training.steps",
     "training.log_every",
     "training.sample_every",
@@ -116,7 +123,7 @@ def train(
     they must all see. The first one writes and prints. A mistake that one finds stops them all.
 
     Returns:
-        The run, finished, or as far as it came if Ctrl-C or SIGTERM ended it: `run.round < run.config.training.steps`.
+        The run, `run.finished`, or as far as it came if Ctrl-C or SIGTERM ended it.
 
     Raises:
         UserError: the configuration can't work here, or the folder holds something else; nothing was overwritten.
@@ -133,6 +140,7 @@ def train(
         folder = Folder(run_dir)
         config = _settled(config)
         check_shares(config, ranks.count)
+        watching.check(config.evaluation)
         if config.engine.kind == "deepspeed":
             sharded.check(config.engine, device)
         if resume:
@@ -170,12 +178,14 @@ def _train(
     training, ranks = config.training, session.ranks
     with ranks.agreed():
         guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0, config.collapse.sigma_growth)
+    watch = Watch(config, folder)
     if resume:
-        notes = [*notes, *_load(config, session, guard, folder)]
+        notes = [*notes, *_load(config, session, guard, watch, folder)]
     with ranks.agreed():
         if ranks.first:
-            telemetry.truncate(folder.metrics, session.round, session.rollbacks.count)
+            telemetry.truncate(folder.metrics, session.round or -1, session.rollbacks.count)
             checkpoint.clear_partial(folder.checkpoints)
+            checkpoint.drop_after(folder.checkpoints, session.round)
             folder.write_config(config)
 
     show = Telemetry(folder, session.round, training.steps, quiet) if ranks.first else Silence()
@@ -183,21 +193,29 @@ def _train(
         log.say(_opening(config, session, folder))
         for note in notes:
             log.warn(note)
+        if session.round == 0 and config.evaluation.every:
+            watch.look(session, log, partial(_state, config, session, guard, watch))
         log.begin_clock(session.images, session.waited)
         done = stopped = False
         while not (done or stopped):
+            before = session.images
             with ranks.alone():
                 session.play_round()
             log.advance(session.round)
             done, stopped = session.round >= training.steps, ranks.any(interrupt.requested)
+            judges = watch.is_due(before, session.images)
             logs = done or session.round % training.log_every == 0
             saves = done or stopped or session.round % training.checkpoint_every == 0
-            if logs or saves:
+            if judges or logs or saves:
                 measured, wrong = _examined(session, guard)
                 if wrong is not None:
-                    log.warn(_go_back(config, session, guard, folder, log, wrong))
+                    log.warn(_go_back(config, session, guard, watch, folder, log, wrong))
                     done = stopped = False
                     continue
+            if judges:
+                watch.look(session, log, partial(_state, config, session, guard, watch))
+                if watch.exhausted:
+                    done = logs = saves = True
             if logs:
                 metrics = session.read_tally()
                 log.record(session.round, session.images, metrics | measured, session.waited)
@@ -214,7 +232,9 @@ def _train(
                 log.sync()
                 if session.round % training.checkpoint_every == 0:
                     session.rollbacks = session.rollbacks.saving(session.round)
-                _save(config, session, guard, folder)
+                _save(config, session, guard, watch, folder)
+        if watch.exhausted:
+            log.say(f"stopped after round {session.round}: {watch.reason}")
         if stopped and not done:
             command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
             log.say(f"stopped after round {session.round}; to go on: {command}")
@@ -372,13 +392,19 @@ def open_stream(
     return Stream(source, **options, cache=round(config.data.cache * 2**30))
 
 
-def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
+def _load(config: Config, session: Session, guard: CollapseGuard, watch: Watch, folder: Folder) -> list[str]:
     """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
     with session.ranks.agreed():
         newest = folder.newest_checkpoint()
         if newest is not None:
             state = checkpoint.load(newest)
             _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
+            watch.load_state_dict(state.get("evaluation", {}))
+            if watch.exhausted:
+                raise UserError(
+                    f"the run in {folder.path} has stopped at round {state['round']}: {watch.reason}; "
+                    "a larger evaluation.patience, or 0, trains it longer"
+                )
     if newest is None:
         return ["the run had no checkpoint yet: it begins again"]
     try:
@@ -396,18 +422,21 @@ def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder
     ]
 
 
-def _save(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> None:
+def _save(config: Config, session: Session, guard: CollapseGuard, watch: Watch, folder: Folder) -> None:
     """Write a checkpoint: all ranks gather it, the first one writes."""
-    state = _state(config, session, guard)
+    state = _state(config, session, guard, watch)
     with session.ranks.agreed():
         if session.ranks.first:
             checkpoint.save(folder.checkpoints, state, config.training.keep_checkpoints)
+            saved = session.rollbacks.saved if config.collapse.rollbacks else ()
+            checkpoint.prune_best(folder.checkpoints, min(saved, default=session.round))
 
 
-def _state(config: Config, session: Session, guard: CollapseGuard) -> dict[str, Any]:
+def _state(config: Config, session: Session, guard: CollapseGuard, watch: Watch) -> dict[str, Any]:
     return {
         **session.state_dict(),
         "guard": guard.state_dict(),
+        "evaluation": watch.state_dict(),
         "config": configuration.to_dict(config),
         "environment": _environment(session.ranks),
     }
@@ -475,7 +504,13 @@ def _examined(session: Session, guard: CollapseGuard) -> tuple[dict[str, float],
 
 
 def _go_back(
-    config: Config, session: Session, guard: CollapseGuard, folder: Folder, log: Telemetry | Silence, wrong: str
+    config: Config,
+    session: Session,
+    guard: CollapseGuard,
+    watch: Watch,
+    folder: Folder,
+    log: Telemetry | Silence,
+    wrong: str,
 ) -> str:
     """Go back to the last good checkpoint, all ranks together, and say so.
 
@@ -497,13 +532,14 @@ def _go_back(
     collapsed = session.round
     session.go_back(state, config.collapse.rate_factor)
     guard.load_state_dict(state["guard"])
+    watch.load_state_dict(state.get("evaluation", {}))
     count, rate = session.rollbacks.count, session.rollbacks.rate
     event = {"rollback": count, "collapsed": collapsed, "rate": rate, "reason": wrong}
     log.go_back(session.round, session.images, event, session.waited)
     with session.ranks.agreed():
         if session.ranks.first:
             checkpoint.drop_after(folder.checkpoints, session.round)
-    _save(config, session, guard, folder)
+    _save(config, session, guard, watch, folder)
     often = f"rollback {count} of {config.collapse.rollbacks}"
     return f"{wrong}: back to round {session.round}, with rates times {rate:g} and other latents ({often})"
 

@@ -132,6 +132,17 @@ class Telemetry:
             left = (now - self.started) / done * (self.rounds - round_number) if done else 0.0
             self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
 
+    def judged(self, round_number: int, images: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Log the metrics of an evaluation after `round_number`, a record of its own; the seconds that it took are none of
+        training's."""
+        now = time.perf_counter()
+        self.last, self.started = self.last + seconds, self.started + seconds
+        timings = {"seconds": round(now - self.began, 3)}
+        self.file.write(json.dumps({"round": round_number, "images": images, **metrics, **timings}) + "\n")
+        self.file.flush()
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, round_number)
+
     def go_back(self, round_number: int, images: int, event: Mapping[str, Any], waited: float) -> None:
         """The run goes on from an earlier round: what was recorded since is dropped; `event` says why, and which "rollback" it
         is."""
