@@ -58,7 +58,7 @@ def interpolate(a: Tensor, b: Tensor, steps: int, kind: Literal["linear", "spher
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
-    """Of each pair of rows (B, d), in [0, pi], by Kahan's formula, which is as exact for small angles; 0 where a row is zero."""
+    """Of each pair of rows (B, d), in [0, pi], by Kahan's formula, exact for small ones too; 0 where a row is zero."""
     a, b = (torch.nn.functional.normalize(row, dim=1, eps=torch.finfo(row.dtype).tiny) for row in (a, b))
     there = (a.norm(dim=1) > 0) & (b.norm(dim=1) > 0)
     return torch.where(there, 2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)), 0.0)
