@@ -232,6 +232,30 @@ def traverse(
     _OUT.print(f"{rows} walks of {columns} images of round {loaded.round} -> {out}", markup=False)
 
 
+def export(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Annotated[Path, Metavar(metavar="FILE")],
+    checkpoint: str = "newest",
+) -> None:
+    """Write a run's averaged generator for other programs, and compare the file's images with torch's.
+
+    Args:
+        run: The run's folder.
+        out: A name ending in .safetensors (weights, and what rebuilds the network) or .onnx (a graph of plain operators, for
+            batches of any size).
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
+    """
+    from fastgan.training import load_run
+    from fastgan.training.export import export as write
+
+    loaded = load_run(run, "cpu", checkpoint)
+    written = write(loaded, out)
+    what = f"generator of round {loaded.round}, {written.parameters / 1e6:.2f} M parameters"
+    _OUT.print(f"{what} -> {out}; largest difference to torch {written.difference:.1e}", markup=False)
+
+
 def import_run(
     project: Annotated[str, tyro.conf.Positional],
     file: Annotated[Path, tyro.conf.Positional],
@@ -393,7 +417,7 @@ def data_verify(
 def main() -> None:
     """The entry point of the `fastgan` command."""
     commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run, "data": data}
-    commands |= {"traverse": traverse}
+    commands |= {"traverse": traverse, "export": export}
     try:
         if sys.argv[1:2] == ["data"]:
             call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])

@@ -3,37 +3,25 @@ import dataclasses
 import pytest
 import torch
 from PIL import Image
+from toys import fresh_run
 
 import fastgan
-from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.draw import Draw
 from fastgan.latent import Prior
 from fastgan.latent.paths import interpolate
-from fastgan.training.average import MovingAverage
-from fastgan.training.folder import Folder
-from fastgan.training.run import Run
 from fastgan.training.traversal import thresholds, traverse, write_traversal
-
-SMALL = ("data.resolution=16", "network.width=2", "latent.dim=8", "training.precision=fp32")
-
-
-def fresh(folder, preset, *assignments):
-    """A run before its first round."""
-    config = override(fastgan.preset(preset), [*SMALL, *assignments])
-    game = games.build(config).eval()
-    return Run(Folder(folder), config, 0, 0, game, MovingAverage(game, 0.0, None), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return fresh(tmp_path_factory.mktemp("runs"), "digits-sngan-qua")
+    return fresh_run(tmp_path_factory.mktemp("runs"), "digits-sngan-qua")
 
 
 @pytest.fixture(scope="module")
 def conditional(tmp_path_factory):
-    return fresh(tmp_path_factory.mktemp("runs"), "digits-cdcgan-qua")
+    return fresh_run(tmp_path_factory.mktemp("runs"), "digits-cdcgan-qua")
 
 
 @pytest.mark.parametrize("kind", ["linear", "spherical"])
@@ -93,7 +81,7 @@ def test_it_is_written_a_walk_a_row(run, tmp_path):
 
 def test_what_can_not_be_walked_is_refused(run, conditional, tmp_path):
     uniform = dataclasses.replace(run, config=override(run.config, ["latent.prior=uniform"]))
-    points = fresh(tmp_path, "grid25", "latent.dim=2")
+    points = fresh_run(tmp_path, "grid25", "latent.dim=2")
     for given, options, line in (
         (run, {"rows": 0}, "rows must be at least 1, not 0"),
         (run, {"steps": 1}, "steps must be at least 2, not 1"),
