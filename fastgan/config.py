@@ -236,6 +236,8 @@ class Training:
     """Rounds between checkpoints."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept."""
+    wandb: bool | str = False
+    """Send metrics and samples to Weights & Biases as well; a name is the project's. Needs the package wandb and its login."""
     spectra_every: Count = 0
     """Rounds between measurements of stability, a multiple of log_every: the largest singular values of each weight, norms of
     weights and gradients; 0 for none."""

@@ -37,7 +37,7 @@ from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
 from fastgan.networks.across_ranks import share_statistics
 from fastgan.presets import DEFAULT, preset
-from fastgan.training import checkpoint, telemetry, watching
+from fastgan.training import checkpoint, telemetry, watching, weights_and_biases
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
@@ -70,6 +70,7 @@ CHANGEABLE = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.spectra_every",
+    "training.wandb",
 }
 """What a resumed run may set anew; anything else would make it another run."""
 GRID_ROWS = 8
@@ -141,6 +142,7 @@ def train(
         config = _settled(config)
         check_shares(config, ranks.count)
         watching.check(config.evaluation)
+        weights_and_biases.check(config)
         if config.engine.kind == "deepspeed":
             sharded.check(config.engine, device)
         if resume:
@@ -187,8 +189,9 @@ def _train(
             checkpoint.clear_partial(folder.checkpoints)
             checkpoint.drop_after(folder.checkpoints, session.round)
             folder.write_config(config)
+        board = weights_and_biases.Board(config, folder) if ranks.first and training.wandb else None
 
-    show = Telemetry(folder, session.round, training.steps, quiet) if ranks.first else Silence()
+    show = Telemetry(folder, session.round, training.steps, quiet, board) if ranks.first else Silence()
     with Interrupt() as interrupt, show as log:
         log.say(_opening(config, session, folder))
         for note in notes:
