@@ -537,10 +537,14 @@ def _speaks(reason: object = None) -> bool:
 
 
 def _say_where(run) -> None:
+    from fastgan.training.checkpoint import best
+
+    kept = best(run.folder.checkpoints)
     for what, path in {
         "run": run.path,
         "samples": max(run.folder.samples.glob("*.png")),
         "checkpoint": run.folder.newest_checkpoint(),
+        **({"best": kept} if kept else {}),
         "metrics": run.folder.metrics,
         "curves": f"tensorboard --logdir {quote(str(run.folder.tensorboard))}",
     }.items():
