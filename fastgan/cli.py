@@ -434,7 +434,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
     except RuntimeError as error:
-        from fastgan.training.loop import Diverged
+        from fastgan.training.keeping import Diverged
 
         if not isinstance(error, Diverged):
             raise
