@@ -48,9 +48,6 @@ class Watch:
     Args:
         config: of the run.
         folder: of the run; what metrics keep lies there, and the best checkpoint.
-
-    Raises:
-        UserError: a metric that there is not.
     """
 
     def __init__(self, config: Config, folder: Folder) -> None:
@@ -90,7 +87,7 @@ class Watch:
         run = Run(self.folder, self.config, session.round, session.images, session.game, session.average, device)
         with _resting(session.game):
             found = assess.evaluate(run, self._names(run), self.settings.num, ranks=session.ranks)["metrics"]
-        value = next(iter(found.values()))["value"]
+        value = float(next(iter(found.values()))["value"])  # no number of numpy's: checkpoints hold plain values
         counts = self.settings.best is not None and session.round > 0
         improved = counts and self._take(value, session.round)
         if improved:
