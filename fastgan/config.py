@@ -236,6 +236,8 @@ class Training:
     """Rounds between checkpoints."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept."""
+    wandb: bool | str = False
+    """Send metrics and samples to Weights & Biases as well; a name is the project's. Needs the package wandb and its login."""
     spectra_every: Count = 0
     """Rounds between measurements of stability, a multiple of log_every: the largest singular values of each weight, norms of
     weights and gradients; 0 for none."""
@@ -253,6 +255,29 @@ class Collapse:
     sigma_growth: float | None = Field(default=None, gt=1)
     """Where set, it is a collapse as well if the largest singular value of G's weights grows by more than this factor between
     two measurements (training.spectra_every; BigGAN, Brock et al. 2019, section 4.1)."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Evaluation:
+    """How a run's samples are judged while it trains. A resumed run may choose it anew."""
+
+    every: Count = 0
+    """Real images between two evaluations; 0 for none. The untrained generator is judged as well, for comparison."""
+    metrics: tuple[str, ...] = ()
+    """As `fastgan evaluate --metrics` takes them; those that fit the data where none are named."""
+    num: int = Field(default=5000, ge=2)
+    """Samples that are judged."""
+    best: str | None = None
+    """The metric by which the best checkpoint is kept, beside the newest ones; whether lower or higher is better follows
+    from the metric."""
+    patience: Count = 0
+    """Evaluations without an improvement of that metric after which the run ends; 0 for no early stop."""
+
+    def __post_init__(self) -> None:
+        if self.best is not None and not self.every:
+            raise ValueError("evaluation.best needs evaluation.every, the images between two evaluations")
+        if self.patience and self.best is None:
+            raise ValueError("evaluation.patience needs evaluation.best, the metric that is to improve")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -302,6 +327,7 @@ class Config:
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
     collapse: Collapse = Field(default_factory=Collapse)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     engine: Engine = Field(default_factory=Engine)
 
     @field_validator("objective")

@@ -22,6 +22,11 @@ _PACKAGES = {
     "pydantic": "checked configuration",
     "tensorboard": "curves",
     "deepspeed": "optional: runs divided between processes (engine.kind=deepspeed)",
+    "safetensors": "optional: fastgan export to .safetensors",
+    "onnx": "optional: fastgan export to .onnx",
+    "onnxscript": "optional: the same",
+    "onnxruntime": "optional: the same",
+    "wandb": "optional: metrics sent to Weights & Biases (training.wandb)",
 }
 
 

@@ -6,12 +6,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fastgan.config import Adam
+from fastgan import games
+from fastgan.config import Adam, override
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine
 from fastgan.games import Game, Phase
 from fastgan.games.game import Batch
 from fastgan.judgement import Judgement
+from fastgan.presets import preset
+from fastgan.training.average import MovingAverage
+from fastgan.training.folder import Folder
+from fastgan.training.run import Run
 from fastgan.training.session import Session
 
 TINY = (
@@ -59,6 +64,14 @@ class Score(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).squeeze(1)
+
+
+def fresh_run(folder, name: str, *assignments: str) -> Run:
+    """A small run of this preset before its first round; nothing lies in its folder."""
+    small = ("data.resolution=16", "network.width=2", "latent.dim=8", "training.precision=fp32")
+    config = override(preset(name), [*small, *assignments])
+    game = games.build(config).eval()
+    return Run(Folder(folder), config, 0, 0, game, MovingAverage(game, 0.0, None), torch.device("cpu"))
 
 
 def make_session(game: Game, stream=PointStream, batch_size: int = 16, accumulate: int = 1, **options) -> Session:

@@ -3,7 +3,8 @@
 from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
 from fastgan.latent.pairs import Pairing, hard_partner
+from fastgan.latent.paths import interpolate
 from fastgan.latent.prior import Prior
 from fastgan.latent.refinement import Refinement, refine
 
-__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "refine", "samplers"]
+__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "interpolate", "refine", "samplers"]

@@ -32,6 +32,9 @@ class Ensemble(nn.Module):
 
     def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
         member, rest = self.member_of(z), z[:, 1:]
+        if torch.compiler.is_exporting():  # a graph has one size for all batches: each member draws every row
+            every = torch.stack([network(rest, *labels) for network in self.members])
+            return every.gather(0, member.view(1, -1, *[1] * (every.dim() - 2)).expand_as(every[:1]))[0]
         if z.is_meta or isinstance(z, FakeTensor):  # tensors without values: equal shares
             rows = list(torch.arange(len(z), device=z.device).tensor_split(len(self.members)))
         else:

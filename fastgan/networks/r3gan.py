@@ -163,6 +163,10 @@ class Doubled(nn.Module):
     """(B, C, h, w) -> (B, C, 2h, 2w), interpolated."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # one operator of a graph, in the place of eight and their copies
+            taps = x.new_tensor([0.25, 0.75, 0.75, 0.25])
+            weight = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+            return functional.conv_transpose2d(x, weight, stride=2, padding=1, groups=x.shape[1])
         return _Double.apply(x)
 
 

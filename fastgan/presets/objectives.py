@@ -26,7 +26,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], in
     ("f-gan-kl",              "f-gan-kl",              {"alternative": True},   _STRONG, {}, 1),
     ("f-gan-reverse-kl",      "f-gan-reverse-kl",      {},                      _STRONG, {}, 1),
     ("f-gan-js",              "f-gan-js",              {"alternative": True},   _R1, {}, 1),
-    ("f-gan-pearson",         "f-gan-pearson",         {"alternative": True},   _R1, {}, 1),
+    ("f-gan-pearson",         "f-gan-pearson",         {"alternative": True},   _STRONG, {}, 1),
     ("f-gan-hellinger",       "f-gan-hellinger",       {},                      _STRONG, {}, 1),
     ("f-gan-total-variation", "f-gan-total-variation", {},                      _R1, {}, 1),
     ("f-gan-alpha",           "f-gan-alpha",           {},                      _STRONG, {}, 1),

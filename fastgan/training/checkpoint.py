@@ -1,4 +1,4 @@
-"""Checkpoints: one file each, written aside and renamed, checked when read, the newest few kept.
+"""Checkpoints: one file each, written aside and renamed, checked when read, the newest few kept, and the best one.
 
 A file holds tensors and plain values alone, so it loads with `weights_only=True`, and a digest over all of them.
 Whenever a process dies, the folder holds whole checkpoints only: a half-written one still has its temporary name.
@@ -7,6 +7,7 @@ Whenever a process dies, the folder holds whole checkpoints only: a half-written
 import hashlib
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastgan.checked import UserError
 FORMAT = 1
 KEYS = {"round", "images", "stage", "game", "engines", "average", "stream", "tally", "guard", "config", "environment"}
 """What a checkpoint has."""
+_BEST = "best-"
 _PARTIAL = ".partial"
 _DAMAGE = (OSError, RuntimeError, AttributeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError)
 """What reading a broken file has been seen to raise."""
@@ -29,7 +31,35 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
     Raises:
         UserError: the disk does not take it; the checkpoints that were there stay.
     """
-    path = folder / f"{state['round']:08d}.pt"
+    path = _write(folder / f"{state['round']:08d}.pt", state)
+    for old in listing(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> Path:
+    """Write `state` as the best checkpoint. Earlier ones stay until `prune_best`.
+
+    Raises:
+        UserError: as `save`.
+    """
+    return _write(folder / f"{_BEST}{state['round']:08d}.pt", state)
+
+
+def best(folder: Path) -> Path | None:
+    """The best checkpoint, if there is one: of several the latest, which was better than those before it."""
+    return max(_bests(folder), default=None)
+
+
+def prune_best(folder: Path, oldest: int) -> None:
+    """Remove best checkpoints, but those that are the best so far at the round `oldest` or became it later."""
+    bests = _bests(folder)
+    for path, following in pairwise(bests):
+        if _round(following) <= oldest:
+            path.unlink()
+
+
+def _write(path: Path, state: dict[str, Any]) -> Path:
     partial = path.with_suffix(_PARTIAL)
     try:
         with open(partial, "wb") as file:
@@ -37,12 +67,10 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync(folder)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         partial.unlink(missing_ok=True)
         raise UserError(f"the checkpoint {path} can't be written: {error}") from None
-    for old in listing(folder)[:-keep]:
-        old.unlink()
     return path
 
 
@@ -74,9 +102,9 @@ def listing(folder: Path) -> list[Path]:
 
 
 def drop_after(folder: Path, round_number: int) -> None:
-    """Remove the checkpoints of later rounds."""
-    for path in listing(folder):
-        if int(path.stem) > round_number:
+    """Remove the checkpoints of later rounds, the best ones too."""
+    for path in (*listing(folder), *_bests(folder)):
+        if _round(path) > round_number:
             path.unlink()
 
 
@@ -84,6 +112,14 @@ def clear_partial(folder: Path) -> None:
     """Remove what a killed process was writing."""
     for partial in folder.glob(f"*{_PARTIAL}"):
         partial.unlink()
+
+
+def _bests(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_BEST}{'[0-9]' * 8}.pt"))
+
+
+def _round(path: Path) -> int:
+    return int(path.stem.removeprefix(_BEST))
 
 
 def _instead(path: Path) -> str:

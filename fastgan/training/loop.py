@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,43 +36,23 @@ from fastgan.networks import build as build_networks
 from fastgan.networks.across_ranks import share_statistics
 from fastgan.objectives import OBJECTIVES
 from fastgan.presets import DEFAULT, preset
-from fastgan.training import checkpoint, telemetry
+from fastgan.training import checkpoint, telemetry, watching, weights_and_biases
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
+from fastgan.training.keeping import Keeper, check_same
 from fastgan.training.picture import picture, usual_number
-from fastgan.training.run import Run, load_run, other_network
+from fastgan.training.run import Run, load_run
 from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
-from fastgan.training.session import Engine, Rollbacks, Session
+from fastgan.training.session import Engine, Session
 from fastgan.training.telemetry import Silence, Telemetry
+from fastgan.training.watching import Watch
 
 RUNS = Path("runs")
-CHANGEABLE = {
-    "collapse.rollbacks",
-    "collapse.rate_factor",
-    "collapse.sigma_growth",
-    "data.cache",
-    "data.threads",
-    "engine.kind",
-    "engine.zero_stage",
-    "engine.offload",
-    "engine.deepspeed_json",
-    "training.steps",
-    "training.log_every",
-    "training.sample_every",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.spectra_every",
-}
-"""What a resumed run may set anew; anything else would make it another run."""
 GRID_ROWS = 8
 """Rows of the fixed grid with one class a column."""
 REAL = 256
 """Real images that the samples' spread is compared with."""
-
-
-class Diverged(RuntimeError):
-    """Training has collapsed: a loss or a weight is NaN or infinite, or sigma_0 has exploded."""
 
 
 def starting_config(name: str | None, run_dir: Path | None, assignments: Iterable[str], resume: bool) -> Config:
@@ -117,7 +96,7 @@ def train(
     they must all see. The first one writes and prints. A mistake that one finds stops them all.
 
     Returns:
-        The run, finished, or as far as it came if Ctrl-C or SIGTERM ended it: `run.round < run.config.training.steps`.
+        The run, `run.finished`, or as far as it came if Ctrl-C or SIGTERM ended it.
 
     Raises:
         UserError: the configuration can't work here, or the folder holds something else; nothing was overwritten.
@@ -134,6 +113,8 @@ def train(
         folder = Folder(run_dir)
         config = _settled(config)
         check_shares(config, ranks.count)
+        watching.check(config.evaluation)
+        weights_and_biases.check(config)
         if config.engine.kind == "deepspeed":
             sharded.check(config.engine, device)
         if resume:
@@ -171,34 +152,46 @@ def _train(
     training, ranks = config.training, session.ranks
     with ranks.agreed():
         guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0, config.collapse.sigma_growth)
+    watch = Watch(config, folder)
+    keeper = Keeper(config, folder, session, guard, watch)
     if resume:
-        notes = [*notes, *_load(config, session, guard, folder)]
+        notes = [*notes, *keeper.load()]
     with ranks.agreed():
         if ranks.first:
-            telemetry.truncate(folder.metrics, session.round, session.rollbacks.count)
+            telemetry.truncate(folder.metrics, session.round or -1, session.rollbacks.count)
             checkpoint.clear_partial(folder.checkpoints)
+            checkpoint.drop_after(folder.checkpoints, session.round)
             folder.write_config(config)
+        board = weights_and_biases.Board(config, folder) if ranks.first and training.wandb else None
 
-    show = Telemetry(folder, session.round, training.steps, quiet) if ranks.first else Silence()
+    show = Telemetry(folder, session.round, training.steps, quiet, board) if ranks.first else Silence()
     with Interrupt() as interrupt, show as log:
         log.say(_opening(config, session, folder))
         for note in notes:
             log.warn(note)
+        if session.round == 0 and config.evaluation.every:
+            watch.look(session, log, keeper.state)
         log.begin_clock(session.images, session.waited)
         done = stopped = False
         while not (done or stopped):
+            before = session.images
             with ranks.alone():
                 session.play_round()
             log.advance(session.round)
             done, stopped = session.round >= training.steps, ranks.any(interrupt.requested)
+            judges = watch.is_due(before, session.images)
             logs = done or session.round % training.log_every == 0
             saves = done or stopped or session.round % training.checkpoint_every == 0
-            if logs or saves:
+            if judges or logs or saves:
                 measured, wrong = _examined(session, guard)
                 if wrong is not None:
-                    log.warn(_go_back(config, session, guard, folder, log, wrong))
+                    log.warn(keeper.go_back(log, wrong))
                     done = stopped = False
                     continue
+            if judges:
+                watch.look(session, log, keeper.state)
+                if watch.exhausted:
+                    done = logs = saves = True
             if logs:
                 metrics = session.read_tally()
                 log.record(session.round, session.images, metrics | measured, session.waited)
@@ -215,7 +208,9 @@ def _train(
                 log.sync()
                 if session.round % training.checkpoint_every == 0:
                     session.rollbacks = session.rollbacks.saving(session.round)
-                _save(config, session, guard, folder)
+                keeper.save()
+        if watch.exhausted:
+            log.say(f"stopped after round {session.round}: {watch.reason}")
         if stopped and not done:
             command = f"fastgan train --run-dir {quote(str(folder.path))} --resume"
             log.say(f"stopped after round {session.round}; to go on: {command}")
@@ -375,52 +370,6 @@ def open_stream(
     return Stream(source, **options, cache=round(config.data.cache * 2**30))
 
 
-def _load(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> list[str]:
-    """Take the newest checkpoint, if the run came that far; what the user should know comes back."""
-    with session.ranks.agreed():
-        newest = folder.newest_checkpoint()
-        if newest is not None:
-            state = checkpoint.load(newest)
-            _check_same(configuration.from_dict(state["config"]), config, f"the checkpoint {newest}")
-    if newest is None:
-        return ["the run had no checkpoint yet: it begins again"]
-    try:
-        session.load_state_dict(state)
-        guard.load_state_dict(state["guard"])
-    except UserError:
-        raise
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(other_network(newest, error)) from None
-    here = _environment(session.ranks)
-    return [
-        f"the run had {name} {there}, now {here[name]}: from here on it may differ in the last bits"
-        for name, there in state["environment"].items()
-        if there != here[name]
-    ]
-
-
-def _save(config: Config, session: Session, guard: CollapseGuard, folder: Folder) -> None:
-    """Write a checkpoint: all ranks gather it, the first one writes."""
-    state = _state(config, session, guard)
-    with session.ranks.agreed():
-        if session.ranks.first:
-            checkpoint.save(folder.checkpoints, state, config.training.keep_checkpoints)
-
-
-def _state(config: Config, session: Session, guard: CollapseGuard) -> dict[str, Any]:
-    return {
-        **session.state_dict(),
-        "guard": guard.state_dict(),
-        "config": configuration.to_dict(config),
-        "environment": _environment(session.ranks),
-    }
-
-
-def _environment(ranks: Ranks) -> dict[str, str]:
-    """What bit-exact continuation depends on beside the checkpoint."""
-    return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads()), "ranks": str(ranks.count)}
-
-
 def _settled(config: Config) -> Config:
     """What depends on where a run begins is settled there: going on elsewhere, it keeps its number format and data."""
     precision = resolve_precision(config.training.precision, resolve_device(config.training.device))
@@ -438,24 +387,13 @@ def _check_resumable(folder: Folder, config: Config) -> None:
         raise UserError(f"there is no run in {folder.path} to resume")
     if not folder.config.exists():
         raise UserError(f"{folder.path} holds files of a run but no config.yaml: it can't be resumed")
-    _check_same(configuration.from_yaml(folder.config), config, f"the run in {folder.path}")
+    check_same(configuration.from_yaml(folder.config), config, f"the run in {folder.path}")
     newest = folder.newest_checkpoint()
     if newest is not None and int(newest.stem) >= config.training.steps:
         raise UserError(
             f"the run in {folder.path} is finished (round {int(newest.stem)} of {config.training.steps}): "
             "a larger --steps trains it longer"
         )
-
-
-def _check_same(begun: Config, wanted: Config, where: str) -> None:
-    """Refuse a difference that would make the run another one."""
-    stored, asked = configuration.flatten(begun), configuration.flatten(wanted)
-    for name in sorted(stored.keys() | asked.keys()):
-        if stored.get(name) != asked.get(name) and name not in CHANGEABLE:
-            raise UserError(
-                f"{name} is {stored.get(name)!r} in {where}, not {asked.get(name)!r}: "
-                "it can't change on resuming, train a new run instead"
-            )
 
 
 def _occupied(folder: Folder) -> str:
@@ -475,50 +413,6 @@ def _examined(session: Session, guard: CollapseGuard) -> tuple[dict[str, float],
         return {}, "a loss or weight was NaN or infinite"
     measured = session.measure()
     return measured, guard.look_at_spectra(measured)
-
-
-def _go_back(
-    config: Config, session: Session, guard: CollapseGuard, folder: Folder, log: Telemetry | Silence, wrong: str
-) -> str:
-    """Go back to the last good checkpoint, all ranks together, and say so.
-
-    That checkpoint is written anew with the count of rollbacks, and later ones go: resumed, the run does not collapse again
-    first. Killed before it is written, it does, in the same way.
-
-    Raises:
-        Diverged: it may not go back, or there is nothing to go back to.
-    """
-    before, wrong = session.rollbacks, f"{wrong} by round {session.round}"
-    good = session.ranks.told(_last_good(folder, before))
-    if good is None or before.count >= config.collapse.rollbacks:
-        newest = folder.newest_checkpoint()
-        where = f"the last good checkpoint is {newest}" if newest else "there was no checkpoint yet"
-        often = f" after {before.count} rollback{'s'[: before.count > 1]}" if before.count else ""
-        raise Diverged(f"{wrong}: training has stopped{often}, {where}")
-    with session.ranks.agreed():
-        state = checkpoint.load(good)
-    collapsed = session.round
-    session.go_back(state, config.collapse.rate_factor)
-    guard.load_state_dict(state["guard"])
-    count, rate = session.rollbacks.count, session.rollbacks.rate
-    event = {"rollback": count, "collapsed": collapsed, "rate": rate, "reason": wrong}
-    log.go_back(session.round, session.images, event, session.waited)
-    with session.ranks.agreed():
-        if session.ranks.first:
-            checkpoint.drop_after(folder.checkpoints, session.round)
-    _save(config, session, guard, folder)
-    often = f"rollback {count} of {config.collapse.rollbacks}"
-    return f"{wrong}: back to round {session.round}, with rates times {rate:g} and other latents ({often})"
-
-
-def _last_good(folder: Folder, rollbacks: Rollbacks) -> Path | None:
-    """The newest checkpoint; the one before, if the run went back to that one already and has saved none since: it may have
-    been collapsing when it was saved. Not those that a signal has left in between, which the undisturbed run has not."""
-    found = checkpoint.listing(folder.checkpoints)
-    found = [path for path in found if int(path.stem) in rollbacks.saved] or found
-    if len(found) > 1 and int(found[-1].stem) == rollbacks.to:
-        found.pop()
-    return found[-1] if found else None
 
 
 def review(config: Config, source: Source | Distribution) -> Iterable[str]:

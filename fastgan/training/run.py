@@ -1,7 +1,9 @@
 """A run that was trained: its configuration and its networks, read back from its folder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.engine import resolve_device, resolve_precision
 from fastgan.games import Game
-from fastgan.training import checkpoint
+from fastgan.training import checkpoint as checkpoints
 from fastgan.training.average import MovingAverage
 from fastgan.training.folder import Folder
 
@@ -30,6 +32,8 @@ class Run:
     game: Game
     average: MovingAverage
     device: torch.device
+    finished: bool = False
+    """Whether its training is over: its last round was played, or an early stop has ended it."""
 
     @property
     def path(self) -> Path:
@@ -63,31 +67,55 @@ class Run:
         return _fresh(self.folder, self.config, self.device)
 
 
-def load_run(path: str | Path, device: str | None = None) -> Run:
-    """Read a run's newest checkpoint.
+def load_run(path: str | Path, device: str | None = None, checkpoint: str | int = "newest") -> Run:
+    """Read a checkpoint of a run.
 
     Args:
         path: the run's folder.
         device: "cpu", "cuda" or "auto"; CUDA where torch sees it if None, wherever the run was trained.
+        checkpoint: "newest", "best" (of a run with `evaluation.best`), or the number of a round.
 
     Raises:
-        UserError: no run lies there, it has no checkpoint yet, the checkpoint is damaged or of another network.
+        UserError: no run lies there, it has no such checkpoint (yet), the checkpoint is damaged or of another network.
     """
     folder = Folder(path)
     if not folder.config.exists():
         raise UserError(f"there is no run in {folder.path}: it has no config.yaml")
     config = configuration.from_yaml(folder.config)
-    newest = folder.newest_checkpoint()
-    if newest is None:
-        raise UserError(f"the run in {folder.path} has no checkpoint yet")
-    state = checkpoint.load(newest)
+    chosen = _chosen_checkpoint(folder, checkpoint)
+    state = checkpoints.load(chosen)
     run = _fresh(folder, config, resolve_device(device or "auto"), state["stage"])
     try:
         run.game.load_state_dict(state["game"])
         run.average.load_state_dict(state["average"])
     except RuntimeError as error:
-        raise UserError(other_network(newest, error)) from None
-    return replace(run, round=state["round"], images=state["images"])
+        raise UserError(other_network(chosen, error)) from None
+    return replace(run, round=state["round"], images=state["images"], finished=is_finished(state, config))
+
+
+def _chosen_checkpoint(folder: Folder, name: str | int) -> Path:
+    if name == "newest":
+        path = folder.newest_checkpoint()
+        if path is None:
+            raise UserError(f"the run in {folder.path} has no checkpoint yet")
+    elif name == "best":
+        path = checkpoints.best(folder.checkpoints)
+        if path is None:
+            raise UserError(f"the run in {folder.path} has no best checkpoint: it is kept where evaluation.best names a metric")
+    elif str(name).isdecimal():
+        path = folder.checkpoints / f"{int(name):08d}.pt"
+        if not path.exists():
+            there = ", ".join(str(int(path.stem)) for path in checkpoints.listing(folder.checkpoints))
+            raise UserError(f"the run in {folder.path} has no checkpoint of round {int(name)}, but of {there or 'none'}")
+    else:
+        raise UserError(f"checkpoint takes newest, best or the number of a round, not {name!r}")
+    return path
+
+
+def is_finished(state: Mapping[str, Any], config: Config) -> bool:
+    """Whether a run of `config` that has come to this checkpoint's state is over."""
+    misses = state.get("evaluation", {}).get("misses", 0)
+    return state["round"] >= config.training.steps or 0 < config.evaluation.patience <= misses
 
 
 def other_network(path: Path, error: Exception) -> str:

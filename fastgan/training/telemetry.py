@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastgan.training.files import replace_text
 from fastgan.training.folder import Folder
+from fastgan.training.weights_and_biases import Board
 
 TIMINGS = ("seconds", "images_per_second", "data_wait")
 """Fields of a record that two equal runs may disagree in."""
@@ -61,10 +62,10 @@ class Silence(nullcontext):
 
 
 class Telemetry:
-    """Takes the metrics of a run, from round `start` on, and shows them to whoever is there."""
+    """Takes the metrics of a run, from round `start` on, and shows them to whoever is there, and `elsewhere`."""
 
-    def __init__(self, folder: Folder, start: int, rounds: int, quiet: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, folder: Folder, start: int, rounds: int, quiet: bool = False, elsewhere: Board | None = None) -> None:
+        self.folder, self.elsewhere = folder, elsewhere
         self.start, self.rounds = start, rounds
         self.began = self.started = self.last = time.perf_counter()
         self.last_images: int | None = None
@@ -92,6 +93,8 @@ class Telemetry:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
         self._close()
+        if self.elsewhere is not None:
+            self.elsewhere.close()
 
     def _open(self, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -119,10 +122,7 @@ class Telemetry:
         timings["data_wait"] = None if wait is None else round(wait, 4)
         self.file.write(json.dumps({"round": round_number, "images": images, **metrics, **timings}) + "\n")
         self.file.flush()
-        for name, value in metrics.items():
-            self.board.add_scalar(name, value, round_number)
-        if wait is not None:
-            self.board.add_scalar("data_wait", wait, round_number)
+        self._draw(round_number, metrics if wait is None else {**metrics, "data_wait": wait})
         line = "  ".join(f"{name} {metrics[name]:.3f}" for name in metrics if name.endswith("/loss"))
         line += f"  {rate:,.0f} images/s" if rate else ""
         self.progress.update(self.task, line=line)
@@ -131,6 +131,22 @@ class Telemetry:
             done = round_number - self.start
             left = (now - self.started) / done * (self.rounds - round_number) if done else 0.0
             self.say(f"round {round_number}/{self.rounds}  {line}  {left:.0f} s left")
+
+    def judged(self, round_number: int, images: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Log the metrics of an evaluation after `round_number`, a record of its own; the seconds that it took are none of
+        training's."""
+        now = time.perf_counter()
+        self.last, self.started = self.last + seconds, self.started + seconds
+        timings = {"seconds": round(now - self.began, 3)}
+        self.file.write(json.dumps({"round": round_number, "images": images, **metrics, **timings}) + "\n")
+        self.file.flush()
+        self._draw(round_number, metrics)
+
+    def _draw(self, round_number: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, round_number)
+        if self.elsewhere is not None:
+            self.elsewhere.record(round_number, metrics)
 
     def go_back(self, round_number: int, images: int, event: Mapping[str, Any], waited: float) -> None:
         """The run goes on from an earlier round: what was recorded since is dropped; `event` says why, and which "rollback" it
@@ -157,6 +173,8 @@ class Telemetry:
     def show(self, name: str, grid, round_number: int) -> None:
         """Put an image (C, H, W) in [0, 1] into TensorBoard."""
         self.board.add_image(name, grid, round_number)
+        if self.elsewhere is not None:
+            self.elsewhere.show(name, grid, round_number)
 
     def say(self, text: str) -> None:
         """One line for the user."""

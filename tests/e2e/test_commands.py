@@ -85,6 +85,28 @@ def test_sample_draws_the_classes_asked_for(fastgan, tmp_path):
     assert not (tmp_path / "none.png").exists()
 
 
+def test_traverse_draws_a_walk_a_row(fastgan, run_folder, tmp_path):
+    picture = tmp_path / "walks.png"
+    options = ("--rows", 2, "--steps", 3, "--kind", "spherical", "--refine-steps", 1)
+    code, shown, _ = fastgan("traverse", run_folder, "--out", picture, *options)
+    assert (code, shown) == (0, f"2 walks of 3 images of round 4 -> {picture}\n")
+    assert Image.open(picture).size == (3 * 18 + 2, 2 * 18 + 2)
+    assert fastgan("traverse", run_folder, "--out", picture, "--sweep", "truncation", "--checkpoint", 2)[0] == 0
+    for options in (("--sweep", "classes"), ("--kind", "cubic"), ("--steps", 1), ("--checkpoint", "best"), ("--labels", "x")):
+        code, _, said = fastgan("traverse", run_folder, "--out", picture, *options)
+        assert (code, said.count("\n")) == (2, 1), options
+
+
+def test_export_writes_a_generator(fastgan, run_folder, tmp_path):
+    file = tmp_path / "generator.safetensors"
+    code, shown, _ = fastgan("export", run_folder, "--out", file)
+    assert code == 0
+    assert shown.startswith("generator of round 4, 0.0")
+    assert shown.endswith(f" -> {file}; largest difference to torch 0.0e+00\n")
+    code, _, said = fastgan("export", run_folder, "--out", tmp_path / "generator.pt")
+    assert (code, said.count("\n")) == (2, 1)
+
+
 def test_import_makes_a_run_that_samples(fastgan, tmp_path):
     folder, _ = write(tmp_path / "weights")
     code, shown, said = fastgan("import", "biggan-pytorch", folder, "--out", tmp_path / "run", "--set", "seed=3")
@@ -161,8 +183,8 @@ def test_doctor_compiles_every_kernel_for_absent_gpus(fastgan):
 
 
 def test_help_is_there_for_every_command(fastgan):
-    for command in ((), ("train",), ("sample",), ("evaluate",), ("import",), ("doctor",), ("presets",), ("data", "pack"),
-                    ("data", "verify"), ("data",)):  # fmt: skip
+    names = ("train", "sample", "evaluate", "traverse", "export", "import", "doctor", "presets", "data")
+    for command in ((), *((name,) for name in names), ("data", "pack"), ("data", "verify")):
         code, shown, _ = fastgan(*command, "--help")
         assert code == 0
         assert "usage: fastgan" in shown

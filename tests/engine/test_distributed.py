@@ -239,8 +239,9 @@ def test_a_killed_rank_ends_the_launcher_and_nothing_is_lost(tmp_path):
 
 
 def test_nan_on_one_rank_brings_all_back_and_stops_them_in_the_end(tmp_path):
-    """As in one process, to the same weights and measurements."""
-    asked = "objective=hinge", "training.steps=20", "training.spectra_every=5", "collapse.rollbacks=1"
+    """As in one process, to the same weights, measurements and evaluations."""
+    asked = ("objective=hinge", "training.steps=20", "training.spectra_every=5", "collapse.rollbacks=1")
+    asked += ("evaluation.every=320", "evaluation.num=100", "evaluation.best=good-samples")
     shared, whole = Folder(tmp_path / "shared"), Folder(tmp_path / "whole")
     processes = (  # two and one
         *ranks.start(2, "-c", SPOILED, *words(shared.path, *asked)),
@@ -261,6 +262,11 @@ def test_nan_on_one_rank_brings_all_back_and_stops_them_in_the_end(tmp_path):
     for name, tensor in expected["game"].items():
         assert (found["game"][name] - tensor).norm() <= 1e-5 * tensor.norm() + 1e-7, name
     one, other = telemetry.read(shared.metrics), telemetry.read(whole.metrics)
+    judged = [[r.pop("evaluation/good-samples") for r in rs if "evaluation/good-samples" in r] for rs in (one, other)]
+    assert judged[0] == judged[1]
+    assert len(judged[0]) == 2  # the untrained generator, and round 10, the second time
+    assert checkpoint.best(shared.checkpoints).name == checkpoint.best(whole.checkpoints).name == "best-00000010.pt"
+    one, other = ([r for r in rs if "D/loss" in r or "rollback" in r] for rs in (one, other))
     assert [(r["round"], r.get("rollback")) for r in one] == [(5, None), (5, 1), (10, None)]
     assert one[1] == other[1]
     for record, reference in ((one[0], other[0]), (one[2], other[2])):

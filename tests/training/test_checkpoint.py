@@ -89,3 +89,20 @@ def test_half_written_ones_are_not_listed_and_are_cleared(tmp_path):
     assert [p.name for p in checkpoint.listing(tmp_path)] == ["00000001.pt"]
     checkpoint.clear_partial(tmp_path)
     assert os.listdir(tmp_path) == ["00000001.pt"]
+
+
+def test_best_checkpoints_are_pruned_to_those_that_a_rollback_may_need(tmp_path):
+    def kept(*rounds, oldest):
+        for number in rounds:
+            (tmp_path / f"best-{number:08d}.pt").touch()
+        checkpoint.prune_best(tmp_path, oldest)
+        return [int(path.stem.removeprefix("best-")) for path in sorted(tmp_path.glob("best-*"))]
+
+    assert kept(oldest=5) == []
+    assert checkpoint.best(tmp_path) is None
+    assert kept(3, oldest=5) == [3]
+    assert kept(4, 6, 9, oldest=5) == [4, 6, 9]
+    assert checkpoint.best(tmp_path).name == "best-00000009.pt"
+    checkpoint.drop_after(tmp_path, 6)
+    assert kept(oldest=6) == [6]
+    assert checkpoint.listing(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What a run does about its collapse (`fastgan.training.loop`)."""
+"""What a run does about its collapse (`fastgan.training.keeping`)."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from fastgan.config import override
 from fastgan.objectives import OBJECTIVES, Objective
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.folder import Folder
-from fastgan.training.loop import Diverged, _last_good
+from fastgan.training.keeping import Diverged, last_good
 from fastgan.training.session import Rollbacks, Session
 
 STEPS = ("training.steps=8", "training.precision=fp32", "training.sample_every=4")
@@ -174,7 +174,7 @@ def test_the_last_good_checkpoint(tmp_path):
             path.unlink()
         for number in rounds:
             (folder.checkpoints / f"{number:08d}.pt").touch()
-        found = _last_good(folder, Rollbacks(to=to, saved=regular))
+        found = last_good(folder, Rollbacks(to=to, saved=regular))
         return found and int(found.stem)
 
     assert last() is None

@@ -20,7 +20,7 @@ from fastgan.objectives import OBJECTIVES, Objective
 from fastgan.training import checkpoint, telemetry
 from fastgan.training.assess import compare_with_untrained
 from fastgan.training.folder import Folder
-from fastgan.training.loop import Diverged
+from fastgan.training.keeping import Diverged
 from fastgan.training.sampling import Recipe, Samples
 
 STEPS = ("training.steps=6", "training.sample_every=3", "training.precision=fp32")
