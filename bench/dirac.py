@@ -84,7 +84,7 @@ class DiracGan:
         self.game = AdversarialGame(Point(), Line(), **options)
         self.batch = {"images": torch.zeros(1, 1, dtype=torch.float64)}
 
-    def path(self, play: Play = "flow", step: float = 0.05, steps: int = 2000) -> np.ndarray:
+    def path(self, play: Play = "flow", step: float = 0.05, steps: int = 600) -> np.ndarray:
         """(steps + 1, 2) float64: theta and psi from `START` on, one row a step of this size."""
         here, found = np.array(START), [START]
         for _ in range(steps):
@@ -126,7 +126,7 @@ def distances(path: np.ndarray) -> tuple[float, float]:
     return float(radius[-1]), float(radius[-len(path) // 4 :].max())
 
 
-def main(picture: Path = PICTURE, step: float = 0.05, steps: int = 2000) -> None:
+def main(picture: Path = PICTURE, step: float = 0.05, steps: int = 600) -> None:
     """Draw the paths, and print how far from the equilibrium each ends, as a share of where it began.
 
     Args:

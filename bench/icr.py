@@ -61,29 +61,34 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
 
 
 def artefacts(
-    seeds: Seeds = (0, 1, 2),
+    seeds: Seeds = (0,),
+    settings: tuple[str, ...] = (),
+    name: str = "icr-artefacts",
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
-    picture: Path = IMAGES / "icr-artefacts.png",
+    pictures: Path = IMAGES,
 ) -> None:
     """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
 
     Args:
         seeds: Of training.
+        settings: Of all runs, "name=value": terms.cr.weight=100, training.n_dis=4, ...
+        name: Of the result and of the picture: real images through T, and the first seed's first samples by each method.
         num: Samples judged.
         runs: Where runs lie.
-        out: Folder of icr-artefacts.json.
-        picture: Samples of each, those of the first seed in order.
+        out: Folder of NAME.json.
+        pictures: Folder of NAME.png.
     """
     rows, shown, detector = [], [], None
-    for method, settings in CUT.items():
+    for method, term in CUT.items():
         for seed in seeds:
-            run = trained("digits-sngan", seed, runs, *settings)
+            run = trained("digits-sngan", seed, runs, *term, *settings)
             images = sample(run, num)
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
                 detector = Detector.of(train)
+                shown.append(with_cutouts(train)[: 2 * _COLUMNS])
             rows.append({"method": method, "seed": seed, "flagged": detector.share(images)})
             if method == "baseline":
                 rows[-1]["found"] = detector.share(with_cutouts(images))
@@ -93,19 +98,21 @@ def artefacts(
         "window": detector.window,
         "threshold": detector.threshold,
         "cutout": round(CUTOUT * train.shape[-1]),
+        "held_out": len(held_out),
         "false_positives": detector.share(held_out),
         "true_positives": detector.share(with_cutouts(held_out)),
-        "held_out": len(held_out),
     }
-    write(out / "icr-artefacts.json", {"num": num, "seeds": seeds, "detector": found, "rows": rows})
-    write_image(grid(torch.cat(shown), _COLUMNS), picture)
+    write(out / f"{name}.json", {"num": num, "seeds": seeds, "settings": settings, "detector": found, "rows": rows})
+    write_image(_columns(shown), pictures / f"{name}.png")
 
 
 def sweep(
-    weights: tuple[float, ...] = (0.0, 0.05, 0.5, 2.0),
+    weights: tuple[float, ...] = (0.0, 0.05, 0.5),
     noise: float = 0.5,
     discriminator: float = 100.0,
-    seeds: Seeds = (0, 1, 2),
+    seeds: Seeds = (0, 1),
+    resolution: int = 16,
+    rounds: int = 600,
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
@@ -117,6 +124,8 @@ def sweep(
         noise: Of both halves, the standard deviation of each coordinate of dz.
         discriminator: l_dis, weight of the discriminator's half.
         seeds: Of training.
+        resolution: Side of the images in pixels.
+        rounds: Of training.
         num: Samples judged.
         runs: Where runs lie.
         out: Folder of icr-sweep.json.
@@ -128,11 +137,13 @@ def sweep(
         found[weight] = (f"terms.zcr.weight={discriminator:g}", f"terms.zcr.noise={noise:g}", *generator)
     for weight, settings in found.items():
         for seed in seeds:
-            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings)
+            size = f"data.resolution={resolution}", f"training.steps={rounds}"
+            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings, *size)
             rows.append({"l_gen": weight, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
             rows[-1]["apart"] = apart(sample(run, num))
             say(rows[-1])
-    settings = {"noise": noise, "l_dis": discriminator, "apart_of_real": apart(_real(run, "train"))}
+    settings = {"noise": noise, "l_dis": discriminator, "resolution": resolution, "rounds": rounds}
+    settings |= {"apart_of_real": apart(_real(run, "train"))}
     write(out / "icr-sweep.json", {"num": num, "seeds": seeds, **settings, "rows": rows})
 
 
@@ -175,6 +186,13 @@ def apart(images: Tensor) -> float:
     """Mean distance of two images, the root of their mean squared difference: image i and the one half of them further on."""
     half = min(len(images) // 2, _PAIRS)
     return (images[:half] - images[half : 2 * half]).square().flatten(1).mean(1).sqrt().mean().item()
+
+
+def _columns(blocks: list[Tensor]) -> Tensor:
+    """Blocks of images under each other, a bright line between, as one picture."""
+    pictures = [grid(images, _COLUMNS) for images in blocks]
+    lines = [torch.ones_like(picture[:, :3]) for picture in pictures]
+    return torch.cat([part for pair in zip(pictures, lines, strict=True) for part in pair][:-1], 1)
 
 
 def _real(run: Run, split: str, most: int | None = None) -> Tensor:

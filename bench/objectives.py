@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from bench.advlatgan import trained
+from bench.experiments import trained
 from fastgan.checked import UserError, nearest
 from fastgan.presets.objectives import GRID25_OBJECTIVES
 from fastgan.training import evaluate

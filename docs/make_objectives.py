@@ -48,9 +48,10 @@ FOOT = """
 ## On the grid of 25 Gaussians
 
 `python -m bench.objectives`: the presets of `fastgan/presets/objectives.py`, 1,500 rounds of 128 points (MLP, width 128, both
-rates 0.001), 5,000 samples of the averaged generator. The budget is small: it tells what works from what does not, not which
-objective is best; with 12,000 rounds of 256 at width 256 the preset `grid25` comes to 54 to 70 %. *Bound* is half of the worse
-seed's rate and modes: a slow test trains each preset again and holds it to that.
+rates 0.001 unless named), 5,000 samples of the averaged generator. The budget is small: it tells what works from what does
+not, not which objective is best; with 12,000 rounds of 256 at width 256 the preset `grid25` comes to 54 to 70 %. Points spread
+evenly over the grid's square would be 16 % good, at all 25 modes: those near that have found the square by then, and not yet
+the modes in it. *Bound* is half of the worse seed's rate and modes: a slow test trains each preset again and holds it to that.
 
 """
 
@@ -144,6 +145,8 @@ def _keeps(name: str) -> str:
     parts = [f"{term} {_strength(config.terms[term])}" for term in config.terms]
     if config.discriminator.clip_weights is not None:
         parts.append(f"weights within {config.discriminator.clip_weights:g}")
+    if config.discriminator.rate != config.generator.rate:
+        parts.append(f"D's rate {config.discriminator.rate:g}")
     parts += [f"{option} {str(value).lower()}" for option, value in config.objective_options.items()]
     if config.training.n_dis > 1:
         parts.append(f"{config.training.n_dis} turns of D")

@@ -83,9 +83,11 @@ def sample(
     truncation: float | None = None,
     standing_statistics: int = 0,
     labels: str | None = None,
+    weights: Literal["average", "raw"] = "average",
     precision: str | None = None,
     batch_size: int | None = None,
     checkpoint: str = "newest",
+    format: Literal["files", "shards"] = "files",
 ) -> None:
     """Draw samples from a run's averaged generator. Started by torchrun, every process draws its share.
 
@@ -103,57 +105,76 @@ def sample(
         standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         labels: Classes to draw in turn, such as 0,1,2, for class-conditional runs; every class where none are given.
+        weights: The generator's moving average, or its weights as last stepped.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
         batch_size: Samples drawn together (default: 64).
         checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
+        format: Of a folder: numbered files, or shards with the classes, as `fastgan data pack` writes.
     """
     from fastgan.training.picture import write_samples
     from fastgan.training.sampling import Recipe
 
     asked = _whole_numbers(labels, "--labels") if labels is not None else None
     options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
-    options |= _choices(sampler, sampler_set, refine_set, batch_size)
+    options |= _choices(sampler, sampler_set, refine_set, batch_size) | {"raw_weights": weights == "raw"}
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, labels=asked, **options)
     loaded, ranks = _load_shared(run, checkpoint)
-    cost = write_samples(loaded, out, num, recipe, ranks, quiet=False)
+    cost = write_samples(loaded, out, num, recipe, ranks, quiet=False, shards=format == "shards")
     if ranks.first:
         _OUT.print(f"{cost.num} samples of round {loaded.round} -> {out}", markup=False)
         _say_cost(cost)
 
 
 def evaluate(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path | None, tyro.conf.Positional] = None,
     /,
     *,
     metrics: str | None = None,
     num: int | None = None,
     seed: int = 0,
+    features: str | None = None,
+    feature_weights: Annotated[Path | None, Metavar(metavar="FILE")] = None,
+    split: Literal["train", "held-out", "all"] = "train",
+    real: Annotated[Path | None, Metavar(metavar="DIR|STATISTICS")] = None,
+    generated: Annotated[Path | None, Metavar(metavar="DIR")] = None,
+    resolution: int | None = None,
+    weights: Literal["average", "raw"] = "average",
     sampler: str = "plain",
     sampler_set: _Settings = (),
     refine_steps: int = 0,
     step_size: float = 0.05,
     refine_set: _Settings = (),
-    truncation: float | None = None,
+    truncation: str | None = None,
     standing_statistics: int = 0,
     precision: str | None = None,
     batch_size: int | None = None,
     checkpoint: str = "newest",
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
 ) -> None:
-    """Judge a run's samples. Started by torchrun, every process draws its share.
+    """Judge a run's samples, or two folders of images. Started by torchrun, every process does its share.
 
     Args:
-        run: The run's folder.
-        metrics: Names divided by commas; the one that fits the run's data where none are given. Known: fd-digits,
-            prdc-digits, diversity-digits, modes-stacked-digits, good-samples.
+        run: The run's folder; none where --real and --generated name what is judged.
+        metrics: Names divided by commas; what fits the data where none are given. Known: fid, kid, is, prc, prdc,
+            density-coverage, ndb, kde, diversity, intra-fid, cas, modes-stacked-digits, good-samples; with their features,
+            such as kid-digits (docs/evaluation.md).
         num: How many samples are judged (default: 5000; 26000 for modes-stacked-digits).
         seed: Of the samples.
+        features: What metrics look at: inception, digits, pixels, or another extractor of torch-fidelity's (default: inception;
+            for digits, where its weights are not at hand, digits).
+        feature_weights: The extractor's weights file (default: what FASTGAN_FEATURE_WEIGHTS names). Nothing is downloaded.
+        split: The real images that samples are compared with.
+        real: A folder of real images, or statistics kept by an earlier evaluation, in the place of the run's data.
+        generated: A folder of images to be judged without a run.
+        resolution: The side that images of two folders are resized to, where they differ in size.
+        weights: The generator's moving average, or its weights as last stepped.
         sampler: How latents are chosen: plain, truncation, drs, mh, ddls, dot or hubness (docs/samplers.md).
         sampler_set: Settings of the sampler, such as percentile=95.
         refine_steps: K iterations of I-FGSM on the sampler's latents (AdvLatGAN-z).
         step_size: How far one iteration moves each coordinate of a latent.
         refine_set: Further settings of refinement, such as radius=0.5 keep_best=true.
-        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again.
+        truncation: Draw from a normal prior, coordinates beyond this many standard deviations drawn again; several, divided by
+            commas, give a curve.
         standing_statistics: Compute the generator's batch-norm statistics anew from this many batches of 64 samples, for this
             command alone (BigGAN, for averaged or truncated samples); 0 keeps those of training.
         precision: What networks compute in, fp32 or bf16 (default: the run's).
@@ -161,23 +182,39 @@ def evaluate(
         checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the result here as one JSON object.
     """
-    import fastgan.training
-    from fastgan.training.files import make_room_for, write_json
-    from fastgan.training.sampling import Cost
+    from fastgan.training import assess
+    from fastgan.training.files import write_json
 
-    options = {"seed": seed, "truncation": truncation, "standing_statistics": standing_statistics, "precision": precision}
-    options |= _choices(sampler, sampler_set, refine_set, batch_size)
-    loaded, ranks = _load_shared(run, checkpoint)
-    if json is not None and ranks.first:
-        make_room_for(json)
+    if (run is None) == (generated is None) or (run is None and real is None):
+        raise UserError("evaluate takes a run's folder, or --real DIR and --generated DIR")
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-    result = fastgan.training.evaluate(loaded, names, num, refine_steps, step_size, ranks=ranks, quiet=False, **options)
+    judged = {"features": features, "feature_weights": feature_weights, "quiet": False}
+    if generated is not None:
+        from fastgan.engine import join, resolve_device
+
+        device = resolve_device("auto")
+        ranks = join(device)
+        _make_room(json, ranks)
+        result = assess.evaluate_images(real, generated, names, resolution=resolution, device=device, ranks=ranks, **judged)
+        results = [result]
+    else:
+        if resolution is not None:
+            raise UserError("--resolution is for two folders: a run's images have the run's resolution")
+        cuts = _numbers(truncation, "--truncation") if truncation is not None else [None]
+        options = {"seed": seed, "standing_statistics": standing_statistics, "precision": precision}
+        options |= _choices(sampler, sampler_set, refine_set, batch_size) | {"raw_weights": weights == "raw"}
+        loaded, ranks = _load_shared(run, checkpoint)
+        _make_room(json, ranks)
+        arguments = loaded, cuts, names, num, refine_steps, step_size
+        result = assess.truncation_curve(*arguments, split=split, real=real, ranks=ranks, **judged, **options)
+        results = result["curve"]
+        result = results[0] if len(results) == 1 else result
     if not ranks.first:
         return
-    for name, found in result["metrics"].items():
-        plain = f" {result['samples']}, {_shown(result['plain'][name])} plain" if "plain" in result else ""
-        _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)
-    _say_cost(Cost(**result["cost"]))
+    for each in results:
+        if len(results) > 1:
+            _OUT.print(f"truncation {each['truncation']:g}", markup=False)
+        _say_metrics(each)
     if json is not None:
         write_json(json, result)
 
@@ -514,6 +551,21 @@ def _load_shared(run: Path, checkpoint: str):
         return load_run(run, checkpoint=checkpoint), ranks
 
 
+def _make_room(path: Path | None, ranks) -> None:
+    """Refuse a result that can't be written before the work."""
+    from fastgan.training.files import make_room_for
+
+    if path is not None and ranks.first:
+        make_room_for(path)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} takes numbers divided by commas, not {text!r}") from None
+
+
 def _whole_numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -563,6 +615,18 @@ def _say_quality(run) -> None:
         if "floor" in found:
             judge = f"the judge's held-out accuracy is {found['accuracy']:.1%}"
             _OUT.print(f"  real held-out images stand at {found['floor']:.2f}; {judge}", markup=False)
+
+
+def _say_metrics(result: dict) -> None:
+    from fastgan.training.sampling import Cost
+
+    for name, found in result["metrics"].items():
+        plain = f" {result['samples']}, {_shown(result['plain'][name])} plain" if "plain" in result else ""
+        _OUT.print(f"{found.get('title', name)}: {_shown(found)}{plain}", markup=False)
+    if "cost" in result:
+        _say_cost(Cost(**result["cost"]))
+    took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
+    _OUT.print(f"seconds: {took}; peak memory {result['peak_memory'] / 1e9:.1f} GB", markup=False)
 
 
 def _say_cost(cost) -> None:

@@ -30,6 +30,12 @@ def test_the_tables_of_advlatgan_are_those_of_the_results():
     assert (ROOT / "docs" / "advlatgan.md").read_text() == written["page"]()
 
 
+@pytest.mark.parametrize("name", ["icr", "optimisation"])
+def test_the_tables_of_experiments_are_those_of_the_results(name):
+    written = runpy.run_path(str(ROOT / "docs" / f"make_{name}.py"))
+    assert (ROOT / "docs" / f"{name}.md").read_text() == written["page"]()
+
+
 def test_the_page_of_objectives_is_the_one_that_their_classes_and_results_give():
     written = runpy.run_path(str(ROOT / "docs" / "make_objectives.py"))
     assert (ROOT / "docs" / "objectives.md").read_text() == written["page"]()

@@ -19,7 +19,7 @@ import shutil
 import tarfile
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -142,6 +142,66 @@ def pack(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         raise DataError(f"{shown(into)} can't be written: {error.strerror}; the same line goes on where it stopped") from None
+
+
+def write_set(
+    items: Iterable[tuple[Item, int]],
+    dest: AnyPath,
+    classes: Sequence[str],
+    *,
+    of: str,
+    settings: dict[str, Any],
+    shard_size: int = SHARD_SIZE,
+) -> Manifest:
+    """Write images that come one by one, and lie nowhere yet, as a packed set in their order.
+
+    Args:
+        items: each image and the number of its class.
+        dest: the folder for the set, new or empty.
+        classes: their names.
+        of: where the images come from, for the manifest.
+        settings: "resolution" and "encoding", for the manifest.
+        shard_size: images of a shard.
+
+    Raises:
+        DataError: something else lies in `dest`, or no image comes.
+        OSError: `dest` can't be written.
+    """
+    into = Path(dest).expanduser()
+    check_empty(into)
+    (into / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    writer: _Writer | None = None
+    try:
+        for row, (item, label) in enumerate(items):
+            if writer is not None and row % shard_size == 0:
+                writer.finish()
+                writer = None
+            writer = writer or _Writer(into, row // shard_size)
+            writer.add(row, label, item)
+        if writer is None:
+            raise DataError("there are no images to write")
+        last = writer.number
+        writer.finish()
+        writer = None
+    finally:
+        if writer is not None:
+            writer.abandon()
+    records = [json.loads(_record(into, number).read_bytes()) for number in range(last + 1)]
+    rows = np.concatenate([np.array([tuple(row) for row in record["rows"]], dtype=ROW) for record in records])
+    counts = np.bincount(rows["label"], minlength=len(classes)).tolist()
+    shards.write(into / REPORT, (json.dumps({"source": of, "packed": len(rows), "damaged": [], "notes": []}) + "\n").encode())
+    names = [shards.member_name(row) for row in range(len(rows))]
+    held = [{"name": name, "images": count} for name, count in zip(classes, counts, strict=True)]
+    told = {"settings": {**settings, "shard_size": shard_size}, "source": {"path": of, "stamp": ""}, "damaged": 0, "notes": []}
+    return _close(into, records, rows, names, classes=held, **told)
+
+
+def check_empty(into: Path) -> None:
+    """Refuse a place for a set that holds anything: DataError."""
+    if into.exists() and not into.is_dir():
+        raise DataError(f"{shown(into)} is not a folder")
+    if into.is_dir() and any(into.iterdir()):
+        raise DataError(f"{shown(into)} holds other files: choose a new folder")
 
 
 def _pack(
@@ -485,15 +545,18 @@ def _finish(job: _Job, into: Path, root: Path, damaged: str) -> Manifest:
         what = "the one image" if len(places) == 1 else f"none of the {len(places)} images"
         says = "does not decode" if len(places) == 1 else "decodes"
         raise DataError(f"{what} in {shown(root)} {says}: {shown(into / REPORT)} says why")
+    names, source = [places[number].name for number in rows["number"].tolist()], {"path": os.fspath(root), "stamp": job.stamp}
+    told = {"settings": job.settings, "source": source, "classes": classes, "damaged": len(bad), "notes": notes}
+    return _close(into, records, rows, names, **told)
+
+
+def _close(into: Path, records: list[dict[str, Any]], rows: np.ndarray, names: list[str], **told: Any) -> Manifest:
+    """The index and, last, the manifest."""
     manifest = Manifest(
-        settings=job.settings,
-        source={"path": os.fspath(root), "stamp": job.stamp},
-        classes=classes,
         shards=[{name: record[name] for name in ("name", "images", "bytes", "sha256", "index_sha256")} for record in records],
-        index_sha256=shards.write_index(into, rows, [places[number].name for number in rows["number"].tolist()]),
+        index_sha256=shards.write_index(into, rows, names),
         images=len(rows),
-        damaged=len(bad),
-        notes=notes,
+        **told,
     )
     shards.write_manifest(into, manifest)
     _leave_no_work(into)

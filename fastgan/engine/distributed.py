@@ -67,6 +67,22 @@ class Ranks:
         distributed.gather_object(value, values, dst=0, group=self.host)
         return values
 
+    def in_turn(self, own: Iterator[Value], number: int) -> Iterator[Value]:
+        """What the ranks have made of `number` pieces of work, piece k by rank k mod count, in order: on the first rank. On the
+        others there is nothing to see, but they must run through it to the end.
+
+        Args:
+            own: this rank's pieces; among several ranks, tensors on the CPU.
+        """
+        if self.count == 1:
+            yield from own
+            return
+        for first in range(0, number, self.count):
+            pieces = self.gathered((next(own),) if first + self.rank < number else ())
+            if self.first:
+                yield from (piece for each in pieces for piece in each)
+        next(own, None)  # to its end, with all that it does there
+
     @contextmanager
     def agreed(self) -> Iterator[None]:
         """What any rank finds wrong inside stops all of them behind it, with the words of the lowest such rank.

@@ -1,5 +1,6 @@
 """How good the samples are: feature statistics, metrics and their reports. Judges streams of images; knows no run."""
 
+from .by_class import AccuracyReport, IntraReport, classifier_accuracy_score, frechet_within_classes
 from .digits import (
     DigitsClassifier,
     DigitsJudge,
@@ -11,28 +12,55 @@ from .digits import (
     train_classifier,
 )
 from .diversity import diversity_within_classes
+from .extractors import Extractor, quantised
+from .features import Features, Gathering
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
-from .manifold import ManifoldReport, manifold
+from .inception_score import ScoreReport, inception_score
+from .kde import DensityEstimate, parzen
+from .kid import KernelReport, kernel_distance
+from .manifold import DensityReport, ManifoldReport, density_and_coverage, manifold
 from .modes import CoverageReport, ModesReport, covered_classes, good_samples, is_good
+from .ndb import BinsReport, different_bins
+from .precision_recall import PrecisionRecallReport, precision_recall
 
 __all__ = [
+    "AccuracyReport",
+    "BinsReport",
     "CoverageReport",
+    "DensityEstimate",
+    "DensityReport",
     "DigitsClassifier",
     "DigitsJudge",
     "DigitsReport",
+    "Extractor",
     "FeatureStatistics",
+    "Features",
+    "Gathering",
     "Gaussian",
+    "IntraReport",
+    "KernelReport",
     "ManifoldReport",
     "ModesReport",
+    "PrecisionRecallReport",
+    "ScoreReport",
     "Tally",
     "cached_classifier",
+    "classifier_accuracy_score",
     "classifier_key",
     "covered_classes",
+    "density_and_coverage",
+    "different_bins",
     "diversity_within_classes",
     "fd_digits",
     "frechet_distance",
+    "frechet_within_classes",
     "good_samples",
+    "inception_score",
     "is_good",
+    "kernel_distance",
     "manifold",
+    "parzen",
+    "precision_recall",
+    "quantised",
     "train_classifier",
 ]

@@ -55,18 +55,20 @@ class DigitsClassifier(nn.Module):
 
     Args:
         side: height and width of the images in pixels, a multiple of 8.
+        classes: how many it tells apart; 10 of digits, others where it is trained for a classifier accuracy score.
+        colour: look at three channels, where otherwise they are averaged.
 
     Raises:
         ValueError: another side.
     """
 
-    def __init__(self, side: int = 32) -> None:
+    def __init__(self, side: int = 32, classes: int = CLASSES, colour: bool = False) -> None:
         super().__init__()
         if side < 8 or side % 8:
             raise ValueError(f"The images' side must be a multiple of 8, but it is {side}.")
-        self.side = side
+        self.side, self.classes, self.colour = side, classes, colour
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 5, stride=2, padding=2),
+            nn.Conv2d(3 if colour else 1, 16, 5, stride=2, padding=2),
             nn.SiLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.SiLU(),
@@ -76,7 +78,7 @@ class DigitsClassifier(nn.Module):
             nn.Linear(64 * (side // 8) ** 2, FEATURES),
             nn.SiLU(),
         )
-        self.head = nn.Linear(FEATURES, CLASSES)
+        self.head = nn.Linear(FEATURES, classes)
         # Not nn.BatchNorm1d: a judge must not depend on whether somebody called train() on it.
         self.register_buffer("feature_mean", torch.zeros(FEATURES))
         self.register_buffer("feature_deviation", torch.ones(FEATURES))
@@ -94,7 +96,7 @@ class DigitsClassifier(nn.Module):
         Raises:
             ValueError: images of another shape or type, or with numbers that are not finite.
         """
-        found = [self._judge(batch)[0] for batch in _batches(images)]
+        found = [self.judged(batch)[0] for batch in _batches(images)]
         return torch.cat(found) if found else self.feature_mean.new_empty(0, FEATURES)
 
     def accuracy(self, images: Images, labels: Tensor) -> float:
@@ -153,13 +155,13 @@ class DigitsClassifier(nn.Module):
         return classifier.requires_grad_(False)
 
     @torch.no_grad()
-    def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, FEATURES) and class probabilities (B, CLASSES) of one batch of images."""
+    def judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, FEATURES) and logits (B, classes) of one batch of images; errors as for `features`."""
         device = self.feature_mean.device
         with _reproducible(device):
-            hidden = [self.body(_prepare(chunk, self.side).to(device)) for chunk in images.split(_CHUNK)]
+            hidden = [self.body(_prepare(chunk, self.side, self.colour).to(device)) for chunk in images.split(_CHUNK)]
             features = (torch.cat(hidden) - self.feature_mean) / self.feature_deviation
-            return features, self.head(features).softmax(1)
+            return features, self.head(features)
 
 
 @dataclass(frozen=True)
@@ -261,13 +263,13 @@ class Tally:
     """
 
     def __init__(self, classifier: DigitsClassifier, images: Images) -> None:
-        self.statistics = FeatureStatistics()
+        self.statistics, self.classes = FeatureStatistics(), classifier.classes
         seen, confidences, predictions = [], [], []
         for batch in _batches(images):
-            features, probabilities = classifier._judge(batch)
+            features, logits = classifier.judged(batch)
             self.statistics.update(features)
             seen.append(features.cpu())
-            confidence, prediction = probabilities.max(dim=1)
+            confidence, prediction = logits.softmax(1).max(dim=1)
             confidences.append(confidence.double().cpu())
             predictions.append(prediction.cpu())
         if not sum(map(len, predictions)):
@@ -275,7 +277,7 @@ class Tally:
         self.features, self.confidences, self.predictions = map(torch.cat, (seen, confidences, predictions))
 
     def accuracy(self, labels: Tensor) -> float:
-        return float((self.predictions == _labels(labels, len(self.predictions))).double().mean())
+        return float((self.predictions == _labels(labels, len(self.predictions), self.classes)).double().mean())
 
 
 def fd_digits(classifier: DigitsClassifier, real: Images, generated: Images) -> float:
@@ -294,7 +296,9 @@ def fd_digits(classifier: DigitsClassifier, real: Images, generated: Images) -> 
     return frechet_distance(*(Tally(classifier, images).statistics.gaussian() for images in (real, generated)))
 
 
-def train_classifier(images: Images, labels: Tensor, seed: int = 0) -> DigitsClassifier:
+def train_classifier(
+    images: Images, labels: Tensor, seed: int = 0, classes: int = CLASSES, colour: bool = False
+) -> DigitsClassifier:
     """Train the judge, on the CPU; about 3 s for the 1442 training digits at 32x32.
 
     Equal arguments give equal weights, bit for bit, on one build of torch and one kind of CPU: training runs on one thread, so
@@ -305,6 +309,7 @@ def train_classifier(images: Images, labels: Tensor, seed: int = 0) -> DigitsCla
         images: (N, 1 or 3, S, S) in [-1, 1], or an iterable of such batches; N at least 64, S a multiple of 8.
         labels: (N,) integers from 0 to 9.
         seed: of the weights, the order and the augmentation.
+        classes, colour: as for `DigitsClassifier`; labels then run from 0 to classes - 1.
 
     Raises:
         ValueError: images or labels that do not fit this.
@@ -315,9 +320,9 @@ def train_classifier(images: Images, labels: Tensor, seed: int = 0) -> DigitsCla
     side = batches[0].shape[-1]
     cpu = torch.device("cpu")
     with cpu, torch.inference_mode(False), torch.enable_grad(), _reproducible(cpu):
-        classifier = _unset_classifier(side)
-        images = torch.cat([_prepare(batch, side) for batch in batches])
-        labels = _labels(labels, len(images))
+        classifier = _unset_classifier(side, classes, colour)
+        images = torch.cat([_prepare(batch, side, colour) for batch in batches])
+        labels = _labels(labels, len(images), classes)
         generator = torch.Generator().manual_seed(seed)
         _initialise(classifier, generator)
         _fit(classifier, images, labels, generator)
@@ -395,10 +400,10 @@ def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode(False)
-def _unset_classifier(side: int) -> DigitsClassifier:
+def _unset_classifier(side: int, classes: int = CLASSES, colour: bool = False) -> DigitsClassifier:
     """A classifier on the CPU whose weights are not set yet. Built on "meta", where initialisation draws no random numbers."""
     with torch.device("meta"):
-        classifier = DigitsClassifier(side)
+        classifier = DigitsClassifier(side, classes, colour)
     return classifier.float().to_empty(device="cpu").requires_grad_(True).eval()
 
 
@@ -419,8 +424,8 @@ def _batches(images: Images) -> Iterator[Tensor]:
     return iter((images,)) if isinstance(images, Tensor) else iter(images)
 
 
-def _prepare(images: Tensor, side: int) -> Tensor:
-    """The images after a file's 8 bits, averaged to grey: float32 (B, 1, side, side) in [-1, 1]."""
+def _prepare(images: Tensor, side: int, colour: bool = False) -> Tensor:
+    """The images after a file's 8 bits, averaged to grey unless in colour: float32 (B, 1 or 3, side, side) in [-1, 1]."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2:] != (side, side):
         raise ValueError(f"Images come as (B, 1 or 3, {side}, {side}), but these have the shape {tuple(images.shape)}.")
     if not images.is_floating_point():
@@ -429,17 +434,18 @@ def _prepare(images: Tensor, side: int) -> Tensor:
     if not images.isfinite().all():
         raise ValueError("The images hold numbers that are not finite.")
     levels = ((images + 1) * 127.5).round().clamp(0, 255)
-    return (levels / 127.5 - 1).mean(dim=1, keepdim=True)
+    images = levels / 127.5 - 1
+    return images.expand(-1, 3, -1, -1) if colour else images.mean(dim=1, keepdim=True)
 
 
-def _labels(labels: Tensor, count: int) -> Tensor:
+def _labels(labels: Tensor, count: int, classes: int = CLASSES) -> Tensor:
     """The labels as int64 (count,) on the CPU, after checks."""
     # Copied where they are an array: torch warns of one that it may not write to.
     labels = labels.cpu() if isinstance(labels, Tensor) else torch.tensor(labels, device="cpu")
     if labels.shape != (count,):
         raise ValueError(f"There must be one label for each of {count} images, but their shape is {tuple(labels.shape)}.")
-    if labels.is_floating_point() or (count and not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES):
-        raise ValueError(f"Labels are integers from 0 to {CLASSES - 1}.")
+    if labels.is_floating_point() or (count and not 0 <= int(labels.min()) <= int(labels.max()) < classes):
+        raise ValueError(f"Labels are integers from 0 to {classes - 1}.")
     return labels.long()
 
 

@@ -34,6 +34,7 @@ from fastgan.judgement import holds_batch_statistics
 from fastgan.latent import Prior
 from fastgan.networks import build as build_networks
 from fastgan.networks.across_ranks import share_statistics
+from fastgan.objectives import OBJECTIVES
 from fastgan.presets import DEFAULT, preset
 from fastgan.training import checkpoint, telemetry, watching, weights_and_biases
 from fastgan.training.folder import Folder, latest_folder, next_folder
@@ -298,17 +299,19 @@ def engine_maker(config: Config, ranks: Ranks = ALONE) -> Callable[[Game, str], 
 
 
 def zero_stage(config: Config, player: str) -> int:
-    """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again, and leave no weight
-    whole outside its layer's forward."""
+    """The player's ZeRO stage. DeepSpeed's hooks of stage 3 fail where a gradient is differentiated again, or D's features are,
+    and leave no weight whole outside its layer's forward."""
     terms = [term for term in config.terms.values() if term.player == player]
     whole = any(term.second_order or term.reads_weights for term in terms)
+    whole |= player == "discriminator" and "features" in OBJECTIVES[config.objective].needs
     return min(config.engine.zero_stage, 2) if whole else config.engine.zero_stage
 
 
 def _stage_notes(config: Config) -> list[str]:
     lowered = [player for player in ("discriminator", "generator") if zero_stage(config, player) != config.engine.zero_stage]
     return [
-        f"the {player} has a term of second order, or of its weights, which ZeRO-3 can't step: it is trained at stage 2"
+        f"the {player} has a term of second order or of its weights, or an objective of features, which ZeRO-3 can't step: "
+        "it is trained at stage 2"
         for player in lowered
     ]
 

@@ -14,7 +14,7 @@ from fastgan.evaluation import good_samples, is_good
 from fastgan.evaluation.modes import REACH
 from fastgan.training.files import make_room_for
 from fastgan.training.run import Run
-from fastgan.training.sampling import Cost, Recipe, Samples, columns_for, grid, write_image, write_images
+from fastgan.training.sampling import Cost, Recipe, Samples, columns_for, grid, write_image, write_images, write_shards
 
 IMAGES, POINTS = 64, 5000
 """How many samples a picture shows, unless told otherwise."""
@@ -75,7 +75,13 @@ def scatter(panels: Mapping[str, Tensor], distribution: Distribution) -> Tensor:
 
 
 def write_samples(
-    run: Run, out: Path, num: int | None = None, recipe: Recipe | None = None, ranks: Ranks = ALONE, quiet: bool = True
+    run: Run,
+    out: Path,
+    num: int | None = None,
+    recipe: Recipe | None = None,
+    ranks: Ranks = ALONE,
+    quiet: bool = True,
+    shards: bool = False,
 ) -> Cost:
     """Draw samples and write them: as one picture where `out` ends in .png, else into the folder `out`, images as numbered
     files and points as points.npy. Points by a sampler or refined are drawn beside plain ones of the same seed.
@@ -84,6 +90,7 @@ def write_samples(
         num: how many; the usual number where None.
         ranks: the processes that share the work; images in a folder are written by whoever has drawn them.
         quiet: show no progress.
+        shards: write images as a packed set in the folder `out`, in the place of numbered files.
 
     Returns:
         What the samples have cost, on the first rank.
@@ -93,6 +100,11 @@ def write_samples(
     """
     source, recipe = run.config.data.source, recipe or Recipe()
     samples = Samples(run, usual_number(source) if num is None else num, recipe, ranks, quiet)
+    if shards and (source in DISTRIBUTIONS or out.suffix.lower() == ".png"):
+        raise UserError("shards are written of images, into a folder")
+    if shards:
+        write_shards(samples, out)
+        return samples.cost()
     if source not in DISTRIBUTIONS:
         write_images(samples, out, columns_for(samples.classes))
         return samples.cost()

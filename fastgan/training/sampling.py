@@ -1,12 +1,13 @@
 """Samples from a trained generator: by any sampler, refined (AdvLatGAN-z) or not, truncated, with standing statistics."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from fastgan.checked import UserError, nearest
 from fastgan.draw import Draw
 from fastgan.engine import ALONE, Ranks, resolve_precision
 from fastgan.engine.local import AUTOCAST
+from fastgan.evaluation import quantised
 from fastgan.latent import Prior, samplers
 from fastgan.latent.samplers import PASSES, Hubness, Pair, Plain, Refined, Sampler, Truncation
 from fastgan.objectives import OBJECTIVES, UNTRAINED, chosen
@@ -30,6 +32,8 @@ MOST_COLUMNS = 16
 """Columns of a grid with one class a column, at most."""
 BATCH = 64
 """Samples that are drawn together, unless told otherwise."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,16 +206,16 @@ class Samples:
     def gathered(self) -> Iterator[Tensor]:
         """All samples in order, by batches (B, ...): on the first rank. On the others there is nothing to see, but they must
         run through it to the end. Several ranks hand them over on the CPU."""
-        if self.ranks.count == 1:
-            yield from (images for _, images in self.own())
-            return
-        own, rounds = self.own(), -(-self.num // (self.ranks.count * self.recipe.batch_size))
-        for _ in range(rounds):
-            batch = next(own, None)
-            shares = self.ranks.gathered(None if batch is None else batch[1].cpu())
-            if self.ranks.first:
-                yield from (share for share in shares if share is not None)
-        next(own, None)  # to its end, where the progress ends
+        return self.looked_at(lambda numbers, images: images if self.ranks.count == 1 else images.cpu())
+
+    def looked_at(self, look: Callable[[Tensor, Tensor], Value]) -> Iterator[Value]:
+        """`look(numbers, samples)` of each batch of `own`, in order: computed by the rank that has drawn it, and handed over on
+        the first rank as `gathered` does. Among several ranks its tensors lie on the CPU."""
+        return self.ranks.in_turn((look(*batch) for batch in self.own()), -(-self.num // self.recipe.batch_size))
+
+    def labels(self, numbers: Tensor) -> Tensor | None:
+        """The classes of these samples, int64 (B,); None for a run without classes."""
+        return self._labels(Draw(self.recipe.seed, "samples", 0, numbers))
 
     def cost(self) -> Cost:
         """What they have cost, over all ranks: on the first rank; ask when they are drawn. What is done once is counted once,
@@ -366,3 +370,59 @@ def write_images(samples: Samples, out: Path, columns: int | None = None) -> Non
     for numbers, images in samples.own():
         for number, image in zip(numbers.tolist(), images, strict=True):
             write_image((image.float().clamp(-1, 1) + 1) / 2, out / f"{number:06d}.png")
+
+
+def write_shards(samples: Samples, out: Path) -> None:
+    """Write images in [-1, 1] as a packed set of PNGs with their classes (`fastgan.data.shards`), in order: each rank encodes
+    its own, the first one writes.
+
+    Raises:
+        UserError: the place can't be written, or holds anything.
+    """
+    from fastgan.data.pack import Item, check_empty, write_set
+
+    with samples.ranks.agreed():
+        check_empty(out)
+        make_room_for(out / "manifest.json")
+
+    def encode(numbers: Tensor, images: Tensor) -> list[tuple[Item, int]]:
+        labels = samples.labels(numbers)
+        with samples.ranks.alone():
+            levels = as_bytes(images).cpu()
+        chosen = labels.tolist() if labels is not None else [0] * len(levels)
+        return [
+            (Item(_png(one), "png", *one.shape[1:], len(one) == 1), label) for one, label in zip(levels, chosen, strict=True)
+        ]
+
+    batches = samples.looked_at(encode)
+    if not samples.ranks.first:
+        deque(batches, maxlen=0)
+        return
+    config = samples.run.config
+    classes = [str(label) for label in range(config.network.classes)] or ["all"]
+    settings = {"resolution": config.data.resolution, "encoding": "png"}
+    with samples.ranks.alone():
+        write_set(
+            (item for batch in batches for item in batch), out, classes, of=f"samples of {samples.run.path}", settings=settings
+        )
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Samples in [-1, 1] as a file would hold them, uint8.
+
+    Raises:
+        UserError: they hold numbers that are not finite.
+    """
+    try:
+        return quantised(images)
+    except ValueError as error:
+        raise UserError(f"these samples are no images: {error}") from None
+
+
+def _png(image: Tensor) -> bytes:
+    """uint8 (C, H, W) as a file."""
+    from torchvision.transforms.functional import to_pil_image
+
+    buffer = io.BytesIO()
+    to_pil_image(image).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -22,7 +22,7 @@ def test_without_a_penalty_it_circles(objective, pull):
 
 
 @pytest.mark.parametrize("penalty", ["R1", "R2", "R1 + R2"])
-@pytest.mark.parametrize("objective", ["wasserstein", "minimax", "non-saturating", "hinge"])
+@pytest.mark.parametrize("objective", ["wasserstein", "minimax", "non-saturating", "hinge", "relativistic"])
 def test_with_zero_centred_penalties_it_converges(objective, penalty):
     """At the rate of the linearised flow: exp(-gamma t / 2) for Wasserstein's."""
     path = DiracGan(objective, penalty).path(step=0.1, steps=200)

@@ -41,19 +41,20 @@ def test_methods_and_what_they_cost(tmp_path, monkeypatch):
 
 
 def test_artefacts_are_counted_and_drawn(tmp_path):
-    picture = tmp_path / "picture.png"
-    result, table = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), picture=picture)
+    options = {"settings": ("terms.r1.gamma=1",), "pictures": tmp_path}
+    result, table = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
     assert [row["method"] for row in result["rows"]] == ["baseline", "CR", "bCR"]
     assert result["detector"]["true_positives"] > 0.5 > 0.1 > result["detector"]["false_positives"]
     assert "| bCR |" in table
-    with Image.open(picture) as image:
+    with Image.open(tmp_path / "icr-artefacts.png") as image:
         assert image.width == 16 * 18 + 2
-    kept = experiments.load_run(next((tmp_path / "runs").glob("*bcr.policycutout-0"))).config.terms["bcr"]
-    assert (kept.policy, kept.real, kept.fake) == ("cutout", 10, 10)
+    kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.bcr*"))).config.terms
+    assert (kept["bcr"].policy, kept["bcr"].real, kept["bcr"].fake) == ("cutout", 10, 10)
+    assert kept["r1"].gamma == 1
 
 
 def test_the_generators_half_of_zcr_is_swept(tmp_path):
-    result, table = played(icr.sweep, "icr-sweep", tmp_path, (0.5,), 0.2, 30.0, (0,))
+    result, table = played(icr.sweep, "icr-sweep", tmp_path, (0.5,), 0.2, 30.0, (0,), 16, 2)
     assert [row["l_gen"] for row in result["rows"]] == [None, 0.5]
     terms = experiments.load_run(next((tmp_path / "runs").glob("digits-zcr-*"))).config.terms
     assert (terms["zcr"].weight, terms["zcr"].noise) == (30, 0.2)

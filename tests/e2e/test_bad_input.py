@@ -223,6 +223,15 @@ def test_a_grid_of_another_format(refused, run, tmp_path):
     assert not (tmp_path / "x.jpg").exists()
 
 
+def test_shards_of_samples_in_a_folder_in_use(refused, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    shards = ("sample", run, "--format", "shards", "--out")
+    assert "holds other files" in refused(*shards, tmp_path / "out")
+    assert "into a folder" in refused(*shards, tmp_path / "x.png")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
 def test_a_result_that_cannot_be_written_is_refused_before_the_work(refused, run, tmp_path):
     assert "it is a folder" in refused("evaluate", run, "--json", tmp_path)
     assert "at least 2" in refused("evaluate", run, "--num", 1)
@@ -267,7 +276,32 @@ def test_no_metric_for_these_images(refused, fastgan, tmp_path):
 
 
 def test_unknown_metric(refused, run):
-    assert "unknown metric 'fid'" in refused("evaluate", run, "--metrics", "fid")
+    assert "unknown metric 'fdi'" in refused("evaluate", run, "--metrics", "fdi")
+
+
+def test_weights_that_are_not_at_hand(refused, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = refused("evaluate", run, "--metrics", "fid", "--features", "inception")
+    assert "fetch https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception" in said
+    (tmp_path / "weights.pth").write_bytes(b"half a file")
+    said = refused("evaluate", run, "--metrics", "fid", "--feature-weights", tmp_path / "weights.pth")
+    assert "weights.pth is damaged: fetch https://" in said
+
+
+def test_evaluating_neither_a_run_nor_two_folders(refused, run, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(images / "1.png")
+    for arguments in ((), (run, "--real", images, "--generated", images), ("--generated", images), ("--real", images)):
+        assert "evaluate takes a run's folder, or --real DIR" in refused("evaluate", *arguments)
+    for arguments, line in (
+        (("--real", tmp_path / "none", "--generated", images, "--features", "pixels"), "does not exist"),
+        (("--real", images, "--generated", images, "--metrics", "cas"), "judges runs"),
+        ((run, "--resolution", 8), "--resolution is for two folders"),
+        ((run, "--truncation", "1,x"), "--truncation takes numbers"),
+        ((run, "--metrics", "kid", "--features", "digit"), "did you mean 'digits'"),
+    ):
+        assert line in refused("evaluate", *arguments)
 
 
 @pytest.mark.parametrize(

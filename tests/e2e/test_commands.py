@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from biggan_pytorch import write
 from PIL import Image
 from toys import TINY
@@ -136,6 +137,32 @@ def test_evaluate_writes_one_object(fastgan, run_folder, tmp_path):
     found = json.loads(path.read_text())
     assert (found["num"], found["refine_steps"], found["step_size"], found["truncation"]) == (50, 1, 0.02, 1)
     assert f"{found['metrics']['fd-digits']['value']:.3f}" in shown
+
+
+def test_evaluate_judges_two_folders(fastgan, run_folder, tmp_path, monkeypatch):
+    """Samples in a folder are judged as they were when they were drawn: 8 bits are 8 bits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked = ("--metrics", "fd,kid,prc,is", "--features", "digits", "--json", tmp_path / "x.json")
+    for name, seed in (("one", 0), ("other", 1)):
+        assert fastgan("sample", run_folder, "--num", 40, "--seed", seed, "--out", tmp_path / name)[0] == 0
+    code, shown, said = fastgan("evaluate", "--real", tmp_path / "one", "--generated", tmp_path / "other", *asked)
+    assert code == 0, said
+    folders = json.loads((tmp_path / "x.json").read_text())["metrics"]
+    assert "KID-digits (folder, 40 real, 40 generated): " in shown
+    assert "seconds: real " in shown
+    assert fastgan("evaluate", run_folder, "--num", 40, "--seed", 1, "--real", tmp_path / "one", *asked)[0] == 0
+    of_run = json.loads((tmp_path / "x.json").read_text())["metrics"]
+    for name in ("fd-digits", "kid-digits", "prc-digits", "is-digits"):
+        assert folders[name]["value"] == pytest.approx(of_run[name]["value"], rel=1e-5)
+
+
+def test_evaluate_gives_a_curve_and_raw_weights(fastgan, run_folder, tmp_path):
+    options = ("--num", 20, "--truncation", "0.5,1", "--weights", "raw", "--json", tmp_path / "x.json")
+    code, shown, said = fastgan("evaluate", run_folder, *options)
+    assert code == 0, said
+    assert [line for line in shown.splitlines() if line.startswith("truncation")] == ["truncation 0.5", "truncation 1"]
+    curve = json.loads((tmp_path / "x.json").read_text())["curve"]
+    assert [(one["truncation"], one["weights"]) for one in curve] == [(0.5, "raw"), (1, "raw")]
 
 
 def test_doctor_says_what_is_there(fastgan):

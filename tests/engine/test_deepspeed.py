@@ -175,8 +175,11 @@ def test_a_second_order_term_keeps_its_player_at_stage_2():
     config = override(preset("digits-r1"), asked)
     assert (zero_stage(config, "discriminator"), zero_stage(config, "generator")) == (2, 3)
     assert _stage_notes(config) == [
-        "the discriminator has a term of second order, or of its weights, which ZeRO-3 can't step: it is trained at stage 2"
+        "the discriminator has a term of second order or of its weights, or an objective of features, "
+        "which ZeRO-3 can't step: it is trained at stage 2"
     ]
+    features = override(preset("digits-sngan"), [*asked, "objective=mmd"])
+    assert (zero_stage(features, "discriminator"), zero_stage(features, "generator")) == (2, 3)
     assert not _stage_notes(override(preset("digits-sngan"), asked))
     assert not _stage_notes(override(preset("digits-r1"), [asked[0], "engine.zero_stage=2"]))
 

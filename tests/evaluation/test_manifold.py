@@ -1,7 +1,8 @@
 import pytest
 import torch
+from prdc import compute_prdc
 
-from fastgan.evaluation import manifold
+from fastgan.evaluation import density_and_coverage, manifold, neighbours
 
 
 def by_hand(real, generated, k):
@@ -36,13 +37,24 @@ def test_it_is_the_definition(k):
     assert (found.nearest, found.real_count, found.generated_count) == (k, 30, 25)
 
 
-def test_half_of_the_modes_is_precise_and_recalls_half(capsys):
+def test_it_is_prdcs_block_by_block(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    real, generated = torch.randn(150, 9, generator=generator), 0.9 * torch.randn(130, 9, generator=generator)
+    theirs = compute_prdc(real.double().numpy(), generated.double().numpy(), nearest_k=5)
+    for block in (1 << 23, 1000):
+        monkeypatch.setattr(neighbours, "BLOCK", block)
+        found, part = manifold(real, generated), density_and_coverage(real, generated)
+        assert {name: getattr(found, name) for name in theirs} == pytest.approx(theirs, rel=1e-12)
+        assert (part.density, part.coverage) == (found.density, found.coverage)
+
+
+def test_half_of_the_modes_is_precise_and_recalls_half():
     generator = torch.Generator().manual_seed(0)
     one, other = torch.randn(2, 40, 3, generator=generator)
     found = manifold(torch.cat([one, other + 100]), one.roll(1, 0) + 1e-3)
     assert found.precision == 1
     assert found.recall == 0.5
-    assert capsys.readouterr().out == ""
+    assert found.coverage == 0.5
 
 
 @pytest.mark.parametrize(
