@@ -131,6 +131,7 @@ def check(settings: Evaluation) -> None:
         UserError: with the nearest name.
     """
     for name in (*settings.metrics, *([settings.best] if settings.best is not None else ())):
+        assess.wanted(name, None, "inception")
         is_higher_better(name)
 
 

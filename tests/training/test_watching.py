@@ -177,6 +177,7 @@ def test_settings_that_can_not_be(tmp_path):
         (("evaluation.every=9", "evaluation.patience=2"), "evaluation.patience needs evaluation.best"),
         (("evaluation.every=9", "evaluation.best=fud"), "unknown metric 'fud'"),
         (("evaluation.every=9", "evaluation.metrics=[kid, foo]"), "unknown metric 'foo'"),
+        (("evaluation.every=9", "evaluation.best=kid-none"), "unknown metric 'kid-none'"),
         (("evaluation.num=1",), "evaluation.num should be greater than or equal to 2"),
     ):
         with pytest.raises(UserError, match=line):
