@@ -49,7 +49,12 @@ def check_written(config: Config) -> None:
         "network.gradient_norm": config.network.gradient_norm != "none",
         "latent.pair": config.latent.pair != "none",
         "augmentation.policy": config.augmentation.policy != "none",
+        "network.ensemble": config.network.ensemble > 1,
+        "training.merged": config.training.merged,
     }
+    objective = OBJECTIVES[config.objective]
+    if objective.needs or objective.real_in_generator or objective.memory or config.objective_options:
+        raise UserError(f"the eager baseline has no objective {config.objective}, or not with these options")
     for name, is_unwritten in unwritten.items():
         if is_unwritten:
             part, field = name.split(".")

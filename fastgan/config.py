@@ -143,7 +143,7 @@ class Network:
     batch_norm_ranks: Count = 0
     """Ranks that share batch statistics, neighbours by number; 0 is all of them, 1 none with another."""
     ensemble: Positive = 1
-    """Generators; with several the first coordinate of z says which one draws a sample, and each sees the others."""
+    """Generators; with several the first coordinate of z says which one draws a sample, and is shown to none of them."""
     gradient_norm: Literal["none", "gn", "gran"] = "none"
     """What divides D's score by its slope towards the image: nothing, GN-GAN's form, or GraN-GAN's."""
 
@@ -393,6 +393,10 @@ class Config:
             raise ValueError("augmentation.policy transforms images: network.family mlp draws points")
         if self.network.ensemble > 1 and self.latent.dim < 2:
             raise ValueError("network.ensemble spends a coordinate of z on the choice, so latent.dim must be at least 2")
+        comparing = [name for name, term in self.terms.items() if term.compares_latents]
+        comparing += ["latent.pair"] if self.latent.pair != "none" else []
+        if self.network.ensemble > 1 and comparing:
+            raise ValueError(f"{comparing[0]} compares images of two latents, which network.ensemble may give two generators")
         if training.precision == "fp16" and training.device == "cpu":
             raise ValueError("training.precision fp16 needs a CUDA device: use bf16 or fp32 on the CPU")
         for player in ("generator", "discriminator"):
@@ -417,6 +421,9 @@ class Config:
         ):
             if used and not objective.refines:
                 raise ValueError(f"{name} is of D's score, and objective {self.objective} trains D's features alone")
+        scored = [name for name, term in self.terms.items() if term.player == "discriminator" and not term.reads_weights]
+        if scored and not objective.refines:
+            raise ValueError(f"{scored[0]} is of D's score, and objective {self.objective} trains D's features alone")
         if objective.pairs and objective.real_in_generator and training.generator_batch > 1:
             raise ValueError(
                 f"objective {self.objective} compares each generated image with a real one, "

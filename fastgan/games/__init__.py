@@ -1,9 +1,11 @@
 """What is optimised: the players, their order of play, the loss of each."""
 
+from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.games.adversarial import AdversarialGame
 from fastgan.games.augmentation import Augmentation
 from fastgan.games.game import Game, Phase
+from fastgan.judgement import holds_batch_statistics
 from fastgan.latent import Pairing, Prior, Refinement
 from fastgan.networks import build as build_networks
 from fastgan.networks.attention import allow_second_order
@@ -15,8 +17,13 @@ __all__ = ["AdversarialGame", "Game", "Phase", "build"]
 def build(config: Config) -> AdversarialGame:
     """The game of `config`, its networks initialised from the seed."""
     generator, discriminator = build_networks(config)
-    if config.network.gradient_norm != "none" or any(term.second_order for term in config.terms.values()):
+    normalised, twice = config.network.gradient_norm != "none", [n for n, t in config.terms.items() if t.second_order]
+    if normalised or twice:
         allow_second_order(discriminator)
+    if normalised and twice and holds_batch_statistics(discriminator.train()):
+        raise UserError(
+            f"{twice[0]} and network.gradient_norm together differentiate three times: a discriminator with batch norm can't"
+        )
     objective = chosen(config.objective, config.objective_options)
     images = config.training.batch_size * config.training.n_dis
     return AdversarialGame(

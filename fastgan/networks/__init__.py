@@ -62,4 +62,5 @@ def _pair(config: Config) -> tuple[nn.Module, nn.Module]:
         return make(config)
     one = replace(config, latent=replace(config.latent, dim=config.latent.dim - 1), network=replace(config.network, ensemble=1))
     (generator, discriminator), *others = (make(one) for _ in range(count))
-    return Ensemble([generator, *(other for other, _ in others)], config.latent.prior == "uniform"), discriminator
+    members = [generator, *(other for other, _ in others)]
+    return Ensemble(members, config.latent.prior, config.latent.truncation), discriminator

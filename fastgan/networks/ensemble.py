@@ -9,6 +9,7 @@ A mixture of generators against mode collapse, as in MGAN (Hoang, Nguyen, Le, Ph
 whole step, each is trained on every n-th batch; here each is trained on its share of every batch.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,12 +24,14 @@ class Ensemble(nn.Module):
 
     Args:
         members: generators of latents of dim - 1.
-        uniform: whether z is uniform on [-1, 1]; it is normal otherwise.
+        prior, truncation: of z, as `config.Latent` has them.
     """
 
-    def __init__(self, members: Sequence[nn.Module], uniform: bool = False) -> None:
+    def __init__(self, members: Sequence[nn.Module], prior: str = "normal", truncation: float = 2.0) -> None:
         super().__init__()
-        self.members, self.uniform = nn.ModuleList(members), uniform
+        self.members, self.prior = nn.ModuleList(members), prior
+        self.cut = 0.5 * math.erfc(truncation / math.sqrt(2)) if prior == "truncated-normal" else 0.0
+        """The share of a normal prior that is cut off at each end."""
 
     def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
         member, rest = self.member_of(z), z[:, 1:]
@@ -53,5 +56,5 @@ class Ensemble(nn.Module):
     def member_of(self, z: Tensor) -> Tensor:
         """int64 (B,): which member draws each latent."""
         first = z[:, 0].float()
-        below = (first + 1) / 2 if self.uniform else ndtr(first)
+        below = (first + 1) / 2 if self.prior == "uniform" else (ndtr(first) - self.cut) / (1 - 2 * self.cut)
         return (len(self.members) * below).long().clamp(0, len(self.members) - 1)

@@ -31,6 +31,10 @@ class BalancedConsistency(Term):
     policy: PolicyName = "flip-shift"
     """T, one of `fastgan.policies`."""
 
+    def __post_init__(self) -> None:
+        if not self.real and not self.fake:
+            raise ValueError("real and fake can't both be 0: set terms.bcr=null to take the term away")
+
     @property
     def looks_at(self) -> Literal["real", "generated"]:
         """CR is of real images alone."""

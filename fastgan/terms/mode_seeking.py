@@ -30,6 +30,11 @@ class ModeSeeking(Term):
     """1 as published for class-conditional images."""
 
     @property
+    def compares_latents(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def player(self) -> Literal["generator"]:
         """The generator's: z1 and z2 are constants, the gradient goes through both images."""
         return "generator"

@@ -106,6 +106,12 @@ class Term:
         return False
 
     @property
+    def compares_latents(self) -> bool:
+        """Whether images of latents beside the drawn ones are compared with theirs, which all generators of an ensemble can't
+        be held to."""
+        return False
+
+    @property
     def reads_weights(self) -> bool:
         """Whether the loss is of the weights themselves, outside any forward, where ZeRO-3 has none."""
         return False

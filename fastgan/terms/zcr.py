@@ -3,8 +3,8 @@
     D's loss  + weight * m |D(G(z)) - D(G(z + dz))|^2,     G's loss  - weight * m |G(z) - G(z + dz)|^2,     dz ~ N(0, noise^2)
 
 Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved consistency regularization for GANs" (AAAI 2021), section 2.3; with bCR it is
-ICR. Each half has its own noise and its own weight; the weights are those of StudioGAN's CIFAR-10 BigGAN. D's half alone
-makes G collapse (section 4.3).
+ICR. Each half has its own noise and its own weight; the weights are those of StudioGAN's CIFAR-10 BigGAN. The paper
+finds that with D's half alone G collapses (section 4.3); docs/icr.md has what was seen of it here.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,11 @@ class LatentConsistency(Term):
     noise: NonNegativeFloat = 0.05
     """Standard deviation of each coordinate of dz."""
 
+    @property
+    def compares_latents(self) -> bool:
+        """Always."""
+        return True
+
     def views(self, scene: Scene) -> dict[str, View]:
         """G(z) and G(z + dz), of the same labels."""
         fake = scene.fake
@@ -52,6 +57,11 @@ class LatentDiversity(Term):
     weight: NonNegativeFloat = 0.5
     noise: NonNegativeFloat = 0.05
     """Standard deviation of each coordinate of dz."""
+
+    @property
+    def compares_latents(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def player(self) -> Literal["generator"]:

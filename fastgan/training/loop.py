@@ -264,7 +264,13 @@ def check_batch_norm(config: Config, game: Game, ranks: int) -> int:
     if ranks % size:
         raise UserError(f"network.batch_norm_ranks is {size}, which does not divide {ranks} ranks")
     for player in game.players if size > 1 else ():
+        if player == "generator" and config.network.ensemble > 1 and any(map(holds_batch_statistics, game.networks_of(player))):
+            raise UserError(
+                f"network.ensemble's generators may draw nothing on one of {size} ranks, which the others' batch statistics "
+                "would wait for: network.batch_norm_ranks=1 keeps each rank's its own"
+            )
         twice = any(term.second_order for term in config.terms.values() if term.player == player)
+        twice |= player == "discriminator" and config.network.gradient_norm != "none"
         if twice and any(map(holds_batch_statistics, game.networks_of(player))):
             raise UserError(
                 f"a term of the {player} differentiates twice, which batch statistics over {size} ranks can't follow: "
@@ -327,6 +333,10 @@ def check_shares(config: Config, ranks: int) -> None:
         raise UserError(
             f"training.batch_size {training.batch_size} does not divide into {training.accumulate} x {ranks} equal "
             "micro-batches (training.accumulate x ranks)"
+        )
+    if ranks > 1 and config.network.ensemble > 1 and config.engine.kind == "deepspeed":
+        raise UserError(
+            "network.ensemble's generators may draw nothing on a rank, where DeepSpeed would wait: engine.kind=local"
         )
     if ranks > 1 and (coupled := config.coupled_over_ranks):
         raise UserError(f"{coupled[0]} couples the samples of a batch, so {ranks} ranks can't share it")

@@ -165,6 +165,10 @@ class Samples:
         self.ranks, self.quiet = ranks, quiet or not ranks.first
         self.classes = classes_in_turn(run, self.recipe.labels)
         self.prior = self.recipe.chosen.prior_of(_prior(run, self.recipe.truncation))
+        if run.config.network.ensemble > 1 and self.prior != Prior.of(run.config.latent):
+            raise UserError(
+                f"the run's {run.config.network.ensemble} generators would not draw equal shares of a truncated prior"
+            )
         self.precision = resolve_precision(self.recipe.precision or run.precision, run.device)
         self.generator = run.generator if self.recipe.raw_weights else run.ema_generator
         if self.recipe.standing_statistics:

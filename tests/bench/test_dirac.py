@@ -22,7 +22,9 @@ def test_without_a_penalty_it_circles(objective, pull):
 
 
 @pytest.mark.parametrize("penalty", ["R1", "R2", "R1 + R2"])
-@pytest.mark.parametrize("objective", ["wasserstein", "minimax", "non-saturating", "hinge", "relativistic"])
+@pytest.mark.parametrize(
+    "objective", ["wasserstein", "minimax", "non-saturating", "hinge", "relativistic", "relativistic-average"]
+)
 def test_with_zero_centred_penalties_it_converges(objective, penalty):
     """At the rate of the linearised flow: exp(-gamma t / 2) for Wasserstein's."""
     path = DiracGan(objective, penalty).path(step=0.1, steps=200)
@@ -32,8 +34,16 @@ def test_with_zero_centred_penalties_it_converges(objective, penalty):
 
 
 @pytest.mark.parametrize("penalty", ["WGAN-GP", "DRAGAN"])
-def test_penalties_that_ask_for_a_slope_of_one_do_not_converge(penalty):
-    assert distances(DiracGan("wasserstein", penalty).path(step=0.1, steps=200))[1] > 0.5
+@pytest.mark.parametrize("objective", ["wasserstein", "minimax", "non-saturating", "hinge"])
+def test_penalties_that_ask_for_a_slope_of_one_do_not_converge(objective, penalty):
+    assert distances(DiracGan(objective, penalty).path(step=0.1, steps=200))[1] > 0.5
+
+
+@pytest.mark.parametrize("penalty", ["none", "R1", "WGAN-GP"])
+def test_least_squares_leaves_theta_where_psi_has_vanished(penalty):
+    theta, psi = DiracGan("least-squares", penalty).path(step=0.1, steps=300)[-1]
+    assert abs(theta) > 1
+    assert abs(psi) < 0.15
 
 
 def test_the_non_saturating_game_creeps_in():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from toys import TINY, mlp
 
+from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.draw import Draw
@@ -13,7 +14,7 @@ from fastgan.networks import build
 from fastgan.networks.ensemble import Ensemble
 from fastgan.planning import plan
 from fastgan.presets import preset
-from fastgan.training.loop import build_session, open_source
+from fastgan.training.loop import build_session, check_batch_norm, check_shares, open_source
 
 
 class Constant(nn.Module):
@@ -30,14 +31,13 @@ class Constant(nn.Module):
 @pytest.mark.parametrize("kind", ["normal", "uniform", "truncated-normal"])
 def test_each_member_draws_its_share_in_its_place(kind):
     z = Prior(3, kind, 1.0)(Draw(0, "test", 0, torch.arange(4000)))
-    ensemble = Ensemble([Constant(k) for k in range(4)], kind == "uniform")
+    ensemble = Ensemble([Constant(k) for k in range(4)], kind, 1.0)
     images = ensemble(z, torch.arange(4000))
     assert torch.equal(images[:, 1], z[:, 1])
     assert torch.equal(images[:, 2], torch.arange(4000.0))
     assert torch.equal(images[:, 0].long(), ensemble.member_of(z))
-    if kind != "truncated-normal":
-        shares = images[:, 0].long().bincount(minlength=4) / 4000
-        assert shares.sub(0.25).abs().max() < 0.03
+    shares = images[:, 0].long().bincount(minlength=4) / 4000
+    assert shares.sub(0.25).abs().max() < 0.03
     for bound in (0.0, torch.finfo(torch.float32).max, -torch.finfo(torch.float32).max):
         assert 0 <= ensemble.member_of(torch.tensor([[bound]])) < 4
 
@@ -90,3 +90,20 @@ def test_a_plan_knows_it():
 def test_a_latent_of_one_coordinate_is_refused():
     with pytest.raises(UserError, match=r"network\.ensemble spends a coordinate of z"):
         override(preset("digits-sngan"), ["network.ensemble=2", "latent.dim=1"])
+
+
+@pytest.mark.parametrize("field", ["terms.zcr.weight=5", "terms.zcr_diversity.weight=1", "terms.mode_seeking.weight=1"])
+def test_terms_that_compare_latents_are_refused(field):
+    with pytest.raises(UserError, match=r"compares images of two latents, which network\.ensemble may"):
+        override(preset("digits-sngan"), ["network.ensemble=2", field])
+
+
+def test_ranks_that_would_wait_for_each_other_are_refused():
+    config = override(preset("digits-sngan"), [*TINY, "network.ensemble=2"])
+    game = games.build(config).train()
+    with pytest.raises(UserError, match=r"network\.batch_norm_ranks=1"):
+        check_batch_norm(config, game, 2)
+    assert check_batch_norm(override(config, ["network.batch_norm_ranks=1"]), game, 2) == 1
+    check_shares(config, 2)
+    with pytest.raises(UserError, match=r"engine\.kind=local"):
+        check_shares(override(config, ["engine.kind=deepspeed"]), 2)

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 from toys import TINY
 
+from fastgan import games
+from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.judgement import Judgement
 from fastgan.latent import refine
@@ -134,3 +136,10 @@ def test_inference_mode_and_no_grad_give_scores_without_a_graph():
         assert not found.score.requires_grad
         assert not found.features.requires_grad
         torch.testing.assert_close(found.score, expected.score.detach())
+
+
+def test_a_penalty_on_top_needs_a_discriminator_without_batch_norm():
+    fields = ["network.width=2", "network.gradient_norm=gn", "terms.r1.gamma=1"]
+    with pytest.raises(UserError, match="differentiate three times"):
+        games.build(override(preset("digits-sngan"), [*fields, "network.family=dcgan-cnn"]))
+    games.build(override(preset("digits-sngan"), fields))
