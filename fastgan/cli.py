@@ -192,6 +192,20 @@ def evaluate(
     if generated is not None:
         from fastgan.engine import join, resolve_device
 
+        of_runs = {
+            "--num": num is not None,
+            "--seed": bool(seed),
+            "--split": split != "train",
+            "--weights": weights != "average",
+            "--sampler": sampler != "plain" or bool(sampler_set),
+            "--refine-steps": bool(refine_steps or refine_set),
+            "--truncation": truncation is not None,
+            "--standing-statistics": bool(standing_statistics),
+            "--precision": precision is not None,
+            "--checkpoint": checkpoint != "newest",
+        }
+        if given := [name for name, is_given in of_runs.items() if is_given]:
+            raise UserError(f"{given[0]} is for runs: of two folders all images are judged as they are")
         device = resolve_device("auto")
         ranks = join(device)
         _make_room(json, ranks)

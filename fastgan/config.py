@@ -267,6 +267,8 @@ class Evaluation:
     """As `fastgan evaluate --metrics` takes them; those that fit the data where none are named."""
     num: int = Field(default=5000, ge=2)
     """Samples that are judged."""
+    split: Literal["train", "held-out", "all"] = "train"
+    """The real images that they are compared with."""
     best: str | None = None
     """The metric by which the best checkpoint is kept, beside the newest ones; whether lower or higher is better follows
     from the metric."""

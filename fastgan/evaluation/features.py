@@ -23,7 +23,7 @@ KEPT = 50_000
 """Images whose features are kept, the number that published FIDs are computed from."""
 
 _CHUNK = 4096  # rows that a covariance takes at once: each update costs some passes over (F, F) numbers
-_WIDEST = 4096  # features whose covariance is worth its place in a file
+_WIDEST = 4096  # features whose covariance is worth its memory and its place in a file
 _FORM = "fastgan real statistics 1"
 
 
@@ -113,6 +113,8 @@ class Gathering:
 
     def add(self, features: Tensor, logits: Tensor | None = None, labels: Tensor | None = None) -> None:
         """A batch: (B, F), (B, C) and (B,); what the first one lacks none may have."""
+        if features.shape[1] > _WIDEST:
+            self._statistics = None
         first, fits = self._seen, max(0, min(len(features), self._rows - self._seen))
         for name, batch in (("features", features), ("logits", logits), ("labels", labels)):
             if batch is not None:
@@ -141,7 +143,13 @@ class Gathering:
 
 
 def gaussian(features: Tensor) -> Gaussian:
-    """Mean and covariance of (N, F), N at least 2, in float64, without a float64 copy of all of them."""
+    """Mean and covariance of (N, F), N at least 2, in float64, without a float64 copy of all of them.
+
+    Raises:
+        ValueError: too few, or too many features for a covariance.
+    """
+    if features.shape[1] > _WIDEST:
+        raise ValueError(f"a distance of Gaussians takes at most {_WIDEST:,} features, not {features.shape[1]:,}")
     statistics = FeatureStatistics()
     for chunk in features.split(_CHUNK):
         statistics.update(chunk)

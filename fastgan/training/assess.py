@@ -102,7 +102,11 @@ def evaluate(
     usual = usual_features(run.config.data.source == "digits", feature_weights)
     asked = [wanted(name, features, usual) for name in chosen]
     if not asked:
-        raise UserError(f"no metric fits data.source {run.config.data.source} yet; known: {', '.join(METRICS)}")
+        source = run.config.data.source
+        raise UserError(
+            f"data.source {source} has no metric of its own"
+            + ("" if points else ": give --metrics fid,kid,prc, with Inception's weights at hand (docs/evaluation.md)")
+        )
     if split not in reference.SPLITS:
         raise UserError(f"unknown split {split!r}: {nearest(split, reference.SPLITS)}")
     for metric, _ in asked:
@@ -233,6 +237,7 @@ def evaluate_images(
         "num": len(theirs),
         "resolution": resolution,
         "features": {one.extractor.name: one.extractor.digest for one in found.values()},
+        "statistics": {one.name: str(reference.path_of(ours, one, cache) if ours is not None else real) for one in looking},
         "metrics": results,
     }
     return ranks.told(result | clock.spent())
@@ -279,8 +284,10 @@ def wanted(name: str, features: str | None, usual: str) -> tuple[str, str | None
 
 def key_for(metric: str, opened: "Opened | None") -> str:
     """A result's key: "fid" and "kid" of Inception's features, "fd-digits" and "kid-digits" of others."""
-    if opened is None or opened.asked == (METRICS[metric].features or "inception"):
+    if opened is None or opened.asked == METRICS[metric].features or opened.extractor.published:
         return metric
+    if opened.asked == "inception":  # other weights than the published ones
+        return f"{metric.replace('fid', 'fd')}-{opened.extractor.name}"
     return f"{metric.replace('fid', 'fd')}-{opened.asked}"
 
 
@@ -461,7 +468,7 @@ def _check_fits(run: Run, metric: str, points: bool) -> None:
         raise UserError(f"{metric} judges images; this run's data.source is {source}")
     if "labels" in needs and not run.config.network.classes:
         raise UserError(f"{metric} judges class-conditional runs; this one's network has no classes")
-    if "images" in needs and not reference.has_split(run, "held-out"):
+    if {"images", "labels"} <= needs and not reference.has_split(run, "held-out"):
         raise UserError(f"{metric} is tested on held-out images; this run's data, {source}, has none")
 
 

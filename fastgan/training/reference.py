@@ -128,6 +128,15 @@ class FolderImages:
         return pil_to_tensor(image)
 
 
+def path_of(images: RealImages | FolderImages, extractor: Extractor, cache: Path) -> Path:
+    """Where `features_of` keeps what this extractor finds in these images."""
+    return cache / f"real-{extractor.name}-{key_of(**_about(images, extractor))}.npz"
+
+
+def _about(images: RealImages | FolderImages, extractor: Extractor) -> dict[str, Any]:
+    return {**images.about, "features": extractor.name, "extractor": extractor.digest, "kept": KEPT}
+
+
 def features_of(
     images: RealImages | FolderImages, extractors: Iterable[Extractor], cache: Path | None, ranks: Ranks, quiet: bool = True
 ) -> dict[str, Features]:
@@ -138,9 +147,9 @@ def features_of(
         ranks: the processes that share the work: all must call.
     """
     extractors = list(extractors)
-    abouts = {one.name: {**images.about, "features": one.name, "extractor": one.digest, "kept": KEPT} for one in extractors}
+    abouts = {one.name: _about(images, one) for one in extractors}
     keys = {name: key_of(**about) for name, about in abouts.items()}
-    paths = {name: cache / f"real-{name}-{key}.npz" for name, key in keys.items()} if cache is not None else {}
+    paths = {one.name: path_of(images, one, cache) for one in extractors} if cache is not None else {}
     found: dict[str, Features] = {}
     if ranks.first:
         for name, path in paths.items():

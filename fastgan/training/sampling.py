@@ -371,6 +371,9 @@ def write_images(samples: Samples, out: Path, columns: int | None = None) -> Non
         raise UserError(f"{out}: grids are written as .png")
     with samples.ranks.agreed():
         make_room_for(out / "000000.png")
+        drawn = {f"{number:06d}.png" for number in range(samples.num)}
+        if other := next((path.name for path in sorted(out.glob("*.png")) if path.name not in drawn), None):
+            raise UserError(f"{out} holds other images, {other}: choose a new folder")
     for numbers, images in samples.own():
         for number, image in zip(numbers.tolist(), images, strict=True):
             write_image((image.float().clamp(-1, 1) + 1) / 2, out / f"{number:06d}.png")

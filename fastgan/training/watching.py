@@ -40,6 +40,10 @@ class Best:
     round: int | None = None
     misses: int = 0
     """Evaluations since."""
+    name: str | None = None
+    """What the metric came to be called, with the features that it looked at, and their digests: values of others don't
+    compare."""
+    features: str = ""
 
 
 class Watch:
@@ -64,7 +68,7 @@ class Watch:
         """Why, for people."""
         best = self.best
         since = f"{best.value:.3f} at round {best.round}" if best.value is not None else "none so far"
-        return f"{best.metric} has not improved on its best, {since}, for {best.misses} evaluations"
+        return f"{best.name or best.metric} has not improved on its best, {since}, for {best.misses} evaluations"
 
     def is_due(self, before: int, images: int) -> bool:
         """Whether a round that went from `before` real images to `images` is followed by an evaluation."""
@@ -86,8 +90,11 @@ class Watch:
         device = next(session.game.parameters()).device
         run = Run(self.folder, self.config, session.round, session.images, session.game, session.average, device)
         with _resting(session.game):
-            found = assess.evaluate(run, self._names(run), self.settings.num, ranks=session.ranks)["metrics"]
+            options = {"split": self.settings.split, "ranks": session.ranks}
+            result = assess.evaluate(run, self._names(run), self.settings.num, **options)
+        found = result["metrics"]
         value = float(next(iter(found.values()))["value"])  # no number of numpy's: checkpoints hold plain values
+        self._compare_with(next(iter(found)), " ".join(result["features"].values()))
         counts = self.settings.best is not None and session.round > 0
         improved = counts and self._take(value, session.round)
         if improved:
@@ -112,6 +119,12 @@ class Watch:
         names = list(self.settings.metrics) or assess.suitable_metrics(run)
         best = self.settings.best
         return [best, *(name for name in names if name != best)] if best is not None else names or None
+
+    def _compare_with(self, name: str, features: str) -> None:
+        """Forget a best value of other features than these: a classifier's, before Inception's weights were at hand."""
+        if (self.best.name or name, self.best.features or features) != (name, features):
+            self.best = Best(self.settings.best, self.settings.num)
+        self.best = replace(self.best, name=name, features=features)
 
     def _take(self, value: float, round_number: int) -> bool:
         """Whether the value is the best so far; either way it is counted."""

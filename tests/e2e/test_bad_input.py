@@ -272,7 +272,7 @@ def test_no_metric_for_these_images(refused, fastgan, tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8))
     settings = (*TINY, "data.source=arrays", f"data.path={tmp_path / 'images.npy'}")
     assert fastgan("train", "--run-dir", tmp_path / "run", "--steps", 1, "--set", *settings)[0] == 0
-    assert "no metric fits" in refused("evaluate", tmp_path / "run")
+    assert "give --metrics fid,kid,prc" in refused("evaluate", tmp_path / "run")
 
 
 def test_unknown_metric(refused, run):
