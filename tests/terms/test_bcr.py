@@ -42,9 +42,8 @@ def test_only_what_has_a_weight_is_judged():
     assert set(BalancedConsistency(fake=0).views(seen)) == {"real", "bcr_real"}
     assert set(BalancedConsistency(real=0).views(seen)) == {"fake", "bcr_fake"}
     assert (BalancedConsistency(fake=0).looks_at, BalancedConsistency(real=0).looks_at) == ("real", "generated")
-    nothing = BalancedConsistency(real=0, fake=0)
-    assert not nothing.views(seen)
-    assert applied(nothing, Critic(), seen) == 0
+    with pytest.raises(ValueError, match="can't both be 0"):
+        BalancedConsistency(real=0, fake=0)
 
 
 def test_real_and_generated_images_have_transforms_of_their_own():
