@@ -2,9 +2,23 @@
 
 from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
+from fastgan.latent.mixing import mix, mixing_weights
 from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.paths import interpolate
 from fastgan.latent.prior import Prior
 from fastgan.latent.refinement import Refinement, refine
+from fastgan.latent.structure import structure_loss
 
-__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "interpolate", "refine", "samplers"]
+__all__ = [
+    "Pairing",
+    "Prior",
+    "Refinement",
+    "frozen",
+    "hard_partner",
+    "interpolate",
+    "mix",
+    "mixing_weights",
+    "refine",
+    "samplers",
+    "structure_loss",
+]

@@ -227,7 +227,7 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
     if ranks.count > 1:
-        game.over_ranks, game.gather = ranks.mean, ranks.gather
+        game.over_ranks, game.gather, game.pool = ranks.mean, ranks.gather, ranks.pool
     if ranks.count > 1 and config.network.batch_norm_ranks != 1:
         _share_batch_norm(config, game, ranks)
     return Session(
