@@ -123,8 +123,9 @@ class Network:
         "sagan",
         "projection-resnet",
         "r3gan",
+        "style-content",
     ] = "sn-cnn"
-    """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
+    """docs/networks.md says what each is; mlp is for points in the plane, the others for images, style-content for GAIA."""
     width: int = Field(default=64, ge=1, le=2**14)
     """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published; for r3gan channels of the widest
     maps, 768 or 1536 as published."""
@@ -142,6 +143,14 @@ class Network:
     """r3gan: channels in a group of a block's 3x3 convolution; all of them where there are fewer."""
     widest: Positive = 32
     """r3gan: side of the largest maps that have `width` channels; each doubling beyond halves them."""
+    content: Positive = 512
+    """style-content: numbers of G's code of content; D keeps its content as a map."""
+    style: Positive = 512
+    """style-content: numbers of the code of style; 512 in GAIA's run, 8 in MUNIT's."""
+    blocks: Positive = 4
+    """style-content: residual blocks of an encoder, and of a decoder."""
+    downsamplings: Positive = 2
+    """style-content: halvings of the side on the way to the content."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
     batch_norm_ranks: Count = 0
