@@ -1,7 +1,7 @@
 """GAIA's autoencoders (Sainburg et al. 2018, section 2.3) in plain PyTorch, as one writes them: to measure against.
 
-NCHW, torch's own instance norm and reflected borders, each norm, activation and sum by itself, 5x5 convolutions where the map is
-large. Modules have the names of `fastgan.networks.style_content`.
+NCHW, torch's own instance norm and reflected borders, each norm, activation and sum by itself, 5x5 convolutions where the map
+is large. Modules have the names of `fastgan.networks.style_content`.
 """
 
 import torch
@@ -61,22 +61,20 @@ class Autoencoder(nn.Module):
         return self.decode(*self.encode(images))
 
 
-class First(nn.Module):
+class First(nn.Conv2d):
     def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = _reflected(before, after, 7)
+        super().__init__(before, after, 7, padding=3, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.conv(x))
+        return functional.relu(super().forward(x))
 
 
-class Down(nn.Module):
+class Down(nn.Conv2d):
     def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 4, stride=2, padding=1, padding_mode="reflect")
+        super().__init__(before, after, 4, stride=2, padding=1, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.conv(x))
+        return functional.relu(super().forward(x))
 
 
 class Block(nn.Module):

@@ -24,10 +24,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional
 
 from fastgan.config import Config
-from fastgan.networks.layers import LinearMap, flat, single_or_better
+from fastgan.kernels.convolution import conv2d
+from fastgan.kernels.norm_act import relu_
+from fastgan.kernels.sample_norm import sample_norm_act
+from fastgan.networks.layers import Conv2d, LinearMap, flat, single_or_better
 
 MORE = 2
 """Halvings of the style's map after those of the content's."""
@@ -109,7 +113,7 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(images))
 
 
-class Reflected(nn.Conv2d):
+class Reflected(Conv2d):
     """A convolution of a map with reflected borders; 4x4 with a stride of 2 halves the side."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, bias: bool = True) -> None:
@@ -117,7 +121,32 @@ class Reflected(nn.Conv2d):
         self.border = (kernel - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(functional.pad(x, (self.border,) * 4, mode="reflect"))
+        return super().forward(reflected(x, self.border))
+
+
+def reflected(x: Tensor, border: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, h + 2 border, w + 2 border), mirrored in the pixels at the border, which are not repeated."""
+    return functional.pad(x, (border,) * 4, mode="reflect") if torch.compiler.is_compiling() else _Reflect.apply(x, border)
+
+
+class _Reflect(Function):
+    """Its gradient in copies and sums of strips: 100 microseconds for 1 MiB in bf16, where torch's takes 380."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, border: int) -> Tensor:
+        ctx.border = border
+        return functional.pad(x, (border,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        n = ctx.border
+        rows = grad[:, :, n:-n].clone()
+        rows[:, :, 1 : n + 1] += grad[:, :, :n].flip(2)
+        rows[:, :, -n - 1 : -1] += grad[:, :, -n:].flip(2)
+        found = rows[..., n:-n].contiguous(memory_format=torch.channels_last)
+        found[..., 1 : n + 1] += rows[..., :n].flip(3)
+        found[..., -n - 1 : -1] += rows[..., -n:].flip(3)
+        return found, None
 
 
 class First(Reflected):
@@ -127,7 +156,7 @@ class First(Reflected):
         super().__init__(before, after, 7)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).relu_()
+        return relu_(super().forward(x))
 
 
 class Down(Reflected):
@@ -137,18 +166,19 @@ class Down(Reflected):
         super().__init__(before, after, 4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).relu_()
+        return relu_(super().forward(x))
 
 
-class InstanceNorm(nn.Module):
-    """A gain and a bias a channel after each sample's channel is normalised."""
+class Norm(nn.Module):
+    """Statistics of each sample, a gain and a bias a channel: `kernels.sample_norm`, with these of its options."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **options: str) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.options = options
 
-    def forward(self, x: Tensor) -> Tensor:
-        return normalised(x, self.weight, self.bias)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return sample_norm_act(x, self.weight, self.bias, residual=residual, **self.options)
 
 
 class Block(nn.Module):
@@ -156,11 +186,11 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = Reflected(channels, channels, 3, bias=False), InstanceNorm(channels)
-        self.conv2, self.norm2 = Reflected(channels, channels, 3, bias=False), InstanceNorm(channels)
+        self.conv1, self.norm1 = Reflected(channels, channels, 3, bias=False), Norm(channels, act="relu")
+        self.conv2, self.norm2 = Reflected(channels, channels, 3, bias=False), Norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
+        return self.norm2(self.conv2(self.norm1(self.conv1(x))), residual=x)
 
 
 class AdaptiveBlock(nn.Module):
@@ -172,8 +202,8 @@ class AdaptiveBlock(nn.Module):
         self.conv2 = Reflected(channels, channels, 3, bias=False)
 
     def forward(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        y = normalised(self.conv1(x), gain, bias).relu()
-        return x + normalised(self.conv2(y), gain, bias)
+        y = self.conv2(sample_norm_act(self.conv1(x), gain, bias, act="relu"))
+        return sample_norm_act(y, gain, bias, residual=x.to(y.dtype))
 
 
 class Adaptation(nn.Module):
@@ -194,31 +224,39 @@ class Up(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels // 2, 5)
-        self.norm = LayerNorm(channels // 2)
+        self.conv = Doubling(channels, channels // 2)
+        self.norm = Norm(channels // 2, over="sample", act="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.interpolate(functional.pad(x, (1,) * 4, mode="replicate"), scale_factor=2)
-        return self.norm(self.conv(x)).relu()
+        return self.norm(self.conv(x))
 
 
-class LayerNorm(nn.Module):
-    """Over each sample, then a gain and a bias a channel."""
+class Doubling(nn.Conv2d):
+    """Nearest upsampling by 2 of a map whose border is repeated once, then a 5x5 convolution, in one.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+    Of the pixels under the 5x5 taps many are the same: four 3x3 convolutions of the small map, one for each pixel of a 2x2
+    block, whose taps are sums of the 5x5 ones, do it with 36 products in the place of 100.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 5)
+        left = [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]  # the five taps that fall together on each of the three pixels
+        right = [1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]
+        line = torch.tensor([left, right], dtype=torch.float32)
+        sums = torch.einsum("aip,bjq->abijpq", line, line).reshape(36, 25)
+        self.register_buffer("sums", sums, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return normalised(x, self.weight, self.bias, axes=(1, 2, 3))
+        y = conv2d(functional.pad(x, (1,) * 4, mode="replicate"), self.folded(), self.bias.repeat(4))
+        lines = y.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3)  # upper and lower, of pixels in pairs
+        return lines.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], self.out_channels).permute(0, 3, 1, 2)
 
-
-def normalised(x: Tensor, gain: Tensor, bias: Tensor, axes: tuple[int, ...] = (2, 3), eps: float = 1e-5) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * gain + bias with mean and variance of each sample over the axes."""
-    wide = single_or_better(x)
-    var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
-    y = (wide - mean) * (var + eps).rsqrt()
-    return torch.addcmul(bias[..., None, None].to(y.dtype), y, gain[..., None, None].to(y.dtype)).to(x.dtype)
+    def folded(self) -> Tensor:
+        """(4 after, before, 3, 3): the weights of the upper left pixels of the blocks, the upper right ones, ..."""
+        kind = self.weight.device.type
+        with torch.autocast(kind, enabled=False):
+            taps = self.sums @ self.weight.permute(0, 2, 3, 1).flatten(1, 2)
+        return taps.unflatten(1, (4, 3, 3)).transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def pair(config: Config) -> tuple[Autoencoder, Autoencoder]:
