@@ -1,13 +1,11 @@
 import pytest
 import torch
-from families import pair_of, parameters
+from families import parameters
 from torch import nn
-from torch.nn import functional
 
-from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.networks import build
-from fastgan.networks.style_content import AdaptiveBlock, Autoencoder, Block, Code, pair
+from fastgan.networks.style_content import AdaptiveBlock, Block, pair
 from fastgan.presets import preset
 
 
