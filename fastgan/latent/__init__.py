@@ -2,7 +2,7 @@
 
 from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
-from fastgan.latent.mixing import mix, mixing_weights
+from fastgan.latent.mixing import Mixtures, mix, mixing_weights
 from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.paths import interpolate
 from fastgan.latent.prior import Prior
@@ -10,6 +10,7 @@ from fastgan.latent.refinement import Refinement, refine
 from fastgan.latent.structure import structure_loss
 
 __all__ = [
+    "Mixtures",
     "Pairing",
     "Prior",
     "Refinement",

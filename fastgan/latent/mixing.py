@@ -1,5 +1,6 @@
 """Mixtures of the latents of a batch: what an autoencoder is to decode well besides the latents themselves."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -44,3 +45,27 @@ def mix(weights: Tensor, latents: Tensor) -> Tensor:
     with torch.autocast(latents.device.type, enabled=False):
         mixed = weights.to(latents.dtype) @ latents.flatten(1)
     return mixed.view(-1, *latents.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Mixtures:
+    """A distribution of latents that known ones span: a z_i + (1 - a) z_j of two drawn from them, a ~ N(mean, deviation²). It
+    takes the place of a `Prior` where latents are codes of images."""
+
+    codes: Tensor
+    """(N, dim)."""
+    mean: float = 0.5
+    deviation: float = 0.25
+
+    kind = "mixtures"
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a latent."""
+        return self.codes.shape[1]
+
+    def __call__(self, draw: Draw, name: str = "latent") -> Tensor:
+        """(B, dim) latents, one row for each of the draw's samples."""
+        one, other = (self.codes[draw.integers(f"{name}/{which}", len(self.codes))] for which in ("one", "other"))
+        a = self.mean + self.deviation * draw.normal(f"{name}/share", 1)
+        return a * one + (1 - a) * other

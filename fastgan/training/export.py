@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fastgan import config as configuration
 from fastgan.checked import UserError
 from fastgan.draw import Draw
-from fastgan.latent import Prior
 from fastgan.networks import build
+from fastgan.training.coding import prior_of
 from fastgan.training.files import make_room_for
 from fastgan.training.run import Run
 from fastgan.training.sampling import classes_in_turn, cycled
@@ -150,7 +150,7 @@ def _metadata(run: Run, generator: nn.Module) -> dict[str, str]:
 def _inputs(run: Run, batch: int) -> tuple[Tensor, ...]:
     """The latents, and the labels, of as many samples."""
     rows = torch.arange(batch)
-    z = Prior.of(run.config.latent)(Draw(0, "samples", 0, rows))
+    z = prior_of(run)(Draw(0, "samples", 0, rows))
     classes = classes_in_turn(run, None)
     return (z, cycled(classes, rows)) if classes else (z,)
 
