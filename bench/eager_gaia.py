@@ -1,8 +1,11 @@
-"""GAIA's autoencoders (Sainburg et al. 2018, section 2.3) in plain PyTorch, as one writes them: to measure against.
+"""GAIA (Sainburg et al. 2018) in plain PyTorch, autoencoders and a round, as one writes them: to measure against.
 
 NCHW, torch's own instance norm and reflected borders, each norm, activation and sum by itself, 5x5 convolutions where the map
-is large. Modules have the names of `fastgan.networks.style_content`.
+is large. Modules have the names of `fastgan.networks.style_content`. A round is one forward of both players on everything, a
+`backward()` of each loss, which fills the other player's gradients too, and Adam for both.
 """
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,75 @@ from torch.nn import functional
 from fastgan.config import Config
 
 _EPS = 1e-5
+_DECAY = 0.9999
+
+
+class EagerGaiaRound:
+    """A round of `config`, whose game is gaia, with the published code's losses and balances, of pairs' mixtures."""
+
+    def __init__(self, config: Config) -> None:
+        self.settings, adams = config.gaia, (config.generator, config.discriminator)
+        self.generator, self.discriminator = pair(config)
+        self.optimisers = [
+            torch.optim.Adam(network.parameters(), lr=adam.rate, betas=adam.betas, eps=adam.eps)
+            for network, adam in zip((self.generator, self.discriminator), adams, strict=True)
+        ]
+        self.rates = [adam.rate for adam in adams]
+        self.average = deepcopy(self.generator)
+
+    def __call__(self, real: Tensor, labels: Tensor | None = None) -> None:
+        of_generator, of_discriminator, share = self.losses(real, torch.randn(len(real)))
+        for optimiser, rate, paced in zip(self.optimisers, self.rates, (1 - share, share), strict=True):
+            optimiser.param_groups[0]["lr"] = rate * (paced.item() if self.settings.balanced_rates else 1)
+        networks = self.generator, self.discriminator
+        gradients = []
+        for network, loss in zip(networks, (of_generator, of_discriminator), strict=True):
+            for each in networks:
+                each.zero_grad()
+            loss.backward(retain_graph=loss is of_generator)
+            gradients.append([parameter.grad for parameter in network.parameters()])
+        for network, found, optimiser in zip(networks, gradients, self.optimisers, strict=True):
+            for parameter, gradient in zip(network.parameters(), found, strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+        with torch.no_grad():
+            for kept, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                kept.mul_(_DECAY).add_(parameter, alpha=1 - _DECAY)
+
+    def losses(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """L_G, L_D and D's share of the rate; `noise` (B,), the standard normal numbers behind the shares of mixtures."""
+        settings, slope = self.settings, self.settings.slope
+        code = self.generator.encode(real)
+        shares = settings.mix_mean + settings.mix_deviation * noise
+        generated = self.generator.decode(*code)
+        mixtures = self.generator.decode(*(_mixtures(part, shares) for part in code))
+        error_real = _error(real, self.discriminator(real))
+        error_reconstructed = _error(real, self.discriminator(generated))
+        error_mixed = _error(mixtures, self.discriminator(mixtures))
+        error_fake = (error_mixed + error_reconstructed) / 2
+        weight = torch.sigmoid(slope * (settings.tolerated * error_mixed - error_real)).clamp(0, settings.most_fake)
+        of_discriminator = (error_real - weight * error_fake).clamp(-settings.bound, settings.bound)
+        share = torch.sigmoid(slope * (error_mixed - error_reconstructed))
+        of_generator = share * error_mixed + (1 - share) * error_reconstructed
+        of_generator = of_generator + settings.structure * _structure(real, code[0])
+        share = torch.sigmoid(slope * (error_real - error_fake)).detach()
+        return of_generator.clamp(-settings.bound, settings.bound), of_discriminator, share
+
+
+def _mixtures(z: Tensor, shares: Tensor) -> Tensor:
+    first, second = z.chunk(2)
+    a, b = shares[:, None].chunk(2)
+    return torch.cat([a * first + (1 - a) * second, b * first.flip(0) + (1 - b) * second])
+
+
+def _error(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).abs().mean() / 2  # of pixels in [0, 1]
+
+
+def _structure(x: Tensor, z: Tensor) -> Tensor:
+    far = [(a[:, None] - a).square().mean(2) for a in (x.flatten(1), z.flatten(1))]
+    far = [torch.log(1 + distances / distances.mean()) for distances in far]
+    return (far[0] - far[1]).square().mean()
 
 
 def pair(config: Config) -> tuple["Autoencoder", "Autoencoder"]:
