@@ -7,7 +7,7 @@
 Each is linear in both of its arguments, and its two gradients are the other two: three functions closed under differentiation,
 to any order. `conv2d` is the first with a bias, `conv_transpose2d` the second.
 
-Three ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cache cold, batch 128; side and channels x -> y:
+Four ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cache cold, batch 128; side and channels x -> y:
 
     torch       oneDNN's. At its best on wide maps (1.1 TFLOP/s in bf16, where a matrix product runs at 1.0), not on maps of
                 4x4, and not onto three channels, which fill three of the sixteen lanes of a register.
@@ -21,6 +21,8 @@ Three ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cach
                 A 7x7 one likewise as 8x8 of stride 2, or onto one channel as 10x10 of stride 4, where correlating goes so too.
                 One core, batch 64, bf16, 32x32 32 -> 1: convolve 7.5 to 1.4, correlate 9.6 to 3.2, adjoint of 1 -> 32 19.8 to
                 1.9.
+    halves      the adjoint of a 4x4 convolution with stride 2 and few channels below as that of a 2x2 one over 2x2 blocks of
+                pixels with four times as many. One core, batch 192, bf16, 16x16 16 -> 34x34 8: 5.4 to 1.5.
 """
 
 from collections.abc import Sequence
@@ -36,6 +38,9 @@ from .reduction import accumulator
 
 SMALL_MAP = 4 * 4
 """Pixels of the smaller map up to which, in bf16, a matrix product over patches is the faster way."""
+
+NARROW = 16
+"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves."""
 
 WIDE = 128 * 256
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
@@ -64,8 +69,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     side = _sides(x, weight.shape[2], stride, padding)
     if not _has_own_way(x, weight, dtype, side, x.shape[2:], stride, padding):
         return functional.conv2d(x, weight, bias, stride, padding)
-    y = _Convolve.apply(x.to(dtype), weight.to(dtype), stride, padding)
-    return y if bias is None else y + bias.to(dtype)[:, None, None]
+    return _Convolve.apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding)
 
 
 def conv_transpose2d(y: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -96,17 +100,17 @@ def working_dtype(kind: str) -> torch.dtype | None:
 
 class _Convolve(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx, x: Tensor, w: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = stride, padding
-        return convolve(x, w, stride, padding)
+        return convolve(x, w, stride, padding, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, w = ctx.saved_tensors
         of_x = _Adjoint.apply(grad, w, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_w = _Correlate.apply(x, grad, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
-        return of_x, of_w, None, None
+        return of_x, of_w, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
 
 class _Adjoint(Function):
@@ -119,7 +123,7 @@ class _Adjoint(Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         y, w = ctx.saved_tensors
-        of_y = _Convolve.apply(grad, w, *ctx.geometry) if ctx.needs_input_grad[0] else None
+        of_y = _Convolve.apply(grad, w, None, *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_w = _Correlate.apply(grad, y, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_y, of_w, None, None, None
 
@@ -135,18 +139,20 @@ class _Correlate(Function):
     def backward(ctx, grad: Tensor):
         x, y = ctx.saved_tensors
         of_x = _Adjoint.apply(y, grad, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_y = _Convolve.apply(x, grad, *ctx.geometry) if ctx.needs_input_grad[1] else None
+        of_y = _Convolve.apply(x, grad, None, *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_x, of_y, None, None, None
 
 
-def convolve(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-    """(B, c, h, w), (o, c, k, k) -> (B, o, h', w'). No gradient."""
+def convolve(x: Tensor, w: Tensor, stride: int, padding: int, bias: Tensor | None = None) -> Tensor:
+    """(B, c, h, w), (o, c, k, k), (o,) -> (B, o, h', w'). No gradient."""
     side = _sides(x, w.shape[2], stride, padding)
     if size := _by_blocks(*w.shape[:3], stride, padding, side):
-        return blocks_convolve(x, w, padding, size)
-    if _by_product(x.dtype, w.shape, side):
-        return product_convolve(x, w, stride, padding)
-    return functional.conv2d(x, w, None, stride, padding)
+        y = blocks_convolve(x, w, padding, size)
+    elif _by_product(x.dtype, w.shape, side):
+        y = product_convolve(x, w, stride, padding)
+    else:
+        return functional.conv2d(x, w, bias, stride, padding)
+    return y if bias is None else y.add_(bias[:, None, None])
 
 
 def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: int) -> Tensor:
@@ -157,6 +163,8 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
         return product_convolve(y, _turned(w), 1, w.shape[2] - 1 - padding)
     if stride > 1 and y.dtype == torch.float32 and _is_small_and_wide(w.shape, y.shape[2:]):
         return product_adjoint(y, w, side, stride, padding)
+    if _by_halves(w.shape, stride, padding, side):
+        return halves_adjoint(y, w)
     if stride == 1 and w.shape[2] > 3 and w.shape[0] <= FEW_CHANNELS:  # 64 maps of 32x32, 1 -> 8: 5 ms to 1
         return functional.conv2d(y, _turned(w), None, 1, w.shape[2] - 1 - padding)
     rest = [size - ((small - 1) * stride - 2 * padding + w.shape[2]) for size, small in zip(side, y.shape[2:], strict=True)]
@@ -263,6 +271,18 @@ def blocks_correlate(x: Tensor, y: Tensor, kernel: int, padding: int, size: int)
     return taps.to(x.dtype).contiguous().permute(0, 3, 1, 2)
 
 
+def halves_adjoint(y: Tensor, w: Tensor) -> Tensor:
+    """`adjoint` of a 4x4 convolution with stride 2 and no padding, as that of a 2x2 one over 2x2 blocks of pixels."""
+    out, channels = w.shape[:2]
+    taps = w.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2))
+    taps = taps.permute(0, 2, 4, 5, 1, 3).reshape(out, 4 * channels, 2, 2).contiguous(memory_format=torch.channels_last)
+    blocks = functional.conv_transpose2d(y, taps).permute(0, 2, 3, 1).unflatten(3, (2, 2, channels))
+    sides = 2 * blocks.shape[1], 2 * blocks.shape[2]
+    x = torch.empty(len(y), channels, *sides, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+    x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(blocks.permute(0, 1, 3, 2, 4, 5))
+    return x
+
+
 def _turned(w: Tensor) -> Tensor:
     """The weight with which convolving is the adjoint, for stride 1."""
     return w.flip(2, 3).transpose(0, 1)
@@ -295,6 +315,8 @@ def _has_own_way(
     out, channels, kernel = weight.shape[:3]
     by_blocks = _by_blocks(out, channels, kernel, stride, padding, small)
     by_blocks = by_blocks or _by_blocks(channels, out, kernel, stride, padding, large)
+    if _by_halves(weight.shape, stride, padding, large):
+        return True
     return bool(by_blocks) or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
 
 
@@ -315,6 +337,10 @@ def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, 
         return 2 if padding == 1 and not (side[0] % 2 or side[1] % 2) else 0
     size = 4 if after == 1 else 2
     return size if all(-n % size % 2 == 0 for n in side) else 0
+
+
+def _by_halves(weight: Sequence[int], stride: int, padding: int, side: Sequence[int]) -> bool:
+    return weight[1] <= NARROW and (weight[2], stride, padding) == (4, 2, 0) and not (side[0] % 2 or side[1] % 2)
 
 
 def _sides(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int]:

@@ -90,6 +90,15 @@ def test_blocks_of_seven_are_convolutions(by_blocks, before, after, sides, paddi
     same(transposed(conv_transpose2d), transposed(functional.conv_transpose2d), (y, w))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("sides", [(4, 4), (10, 6)])
+def test_halves_are_adjoints(sides, layout):
+    x, w = (t.detach().contiguous(memory_format=layout).requires_grad_() for t in tensors(3, 5, 2, sides, 4))
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    same(lambda *given: conv2d(*given, 2), lambda *given: functional.conv2d(*given, 2), (x, w, b))
+    assert torch.autograd.gradgradcheck(lambda *given: conv2d(*given, 2), (x[:1, :, :4, :4], w, b))
+
+
 def second_order_is_right():
     x, w = tensors(2, 4, 2, (4, 4), 3)
     assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 1, 1), (x, w))
