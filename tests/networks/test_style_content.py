@@ -164,8 +164,11 @@ def test_doubling_is_upsampling_and_a_5x5():
 @pytest.mark.parametrize(("border", "sides"), [(1, (2, 2)), (1, (5, 4)), (3, (4, 6)), (2, (3, 7))])
 def test_reflections_gradient(border, sides):
     x = torch.randn(2, 3, *sides, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(reflected(x, border), functional.pad(x, (border,) * 4, mode="reflect"))
+    torch.testing.assert_close(reflected(x, border)[0], functional.pad(x, (border,) * 4, mode="reflect"))
     assert torch.autograd.gradcheck(lambda x: reflected(x, border), x)
+    both = torch.cat([x, 2 * x], 1)
+    torch.testing.assert_close(torch.cat(reflected(both, border, 2), 1), functional.pad(both, (border,) * 4, mode="reflect"))
+    assert torch.autograd.gradcheck(lambda x: reflected(x, border, 2), both.detach().requires_grad_())
 
 
 @pytest.mark.parametrize(
