@@ -4,7 +4,7 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, norm_act, philox, scores
+from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, norm_act, philox, sample_norm, scores
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -19,6 +19,7 @@ OPERATIONS: dict[str, Operation] = {
         mode_seeking.OPERATION,
         *norm_act.OPERATIONS,
         *philox.OPERATIONS,
+        *sample_norm.OPERATIONS,
         *scores.OPERATIONS,
     )
 }  # fmt: skip

@@ -30,6 +30,9 @@ NARROW = {
     "norm_act.statistics_kernel": "writes two numbers a channel",
     "norm_act.sums_kernel": "writes two numbers a channel",
     "norm_act.totals_kernel": "writes a few numbers a channel",
+    "sample_norm.join_kernel": "writes two numbers a channel",
+    "sample_norm.sums_kernel": "writes two numbers a channel",
+    "sample_norm.totals_kernel": "writes a few numbers a channel",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
