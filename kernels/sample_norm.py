@@ -19,12 +19,11 @@ Only x is kept for the backward: ReLU's side is computed again (on the CPU y, wh
 Bytes per element of x, e to the element; eager is F.instance_norm or F.layer_norm, then gain and bias by themselves where
 torch's has none of that shape, then relu or the sum:
 
-                                   kernel                              eager
-    forward                        3 e   (statistics: 1, y: 2)         5 e
-        gain and bias of samples   3 e                                 9 e
-        and a residual             4 e                                 10 e
-    backward                       5 e   (sums: 2, dx: 3)              8 e
-        gain and bias of samples   5 e                                 15 e
+                                           kernel                                          eager
+    forward and backward, instance norm    3 e + 5 e   (statistics: 1, y: 2; sums: 2,      12 e
+        gain and bias of samples           3 e + 5 e    dx: 3)                             23 e
+            and a residual for ReLU        4 e + 5 e                                       21 e
+    layer norm                             3 e + 5 e                                       21 e
 """
 
 import math
