@@ -458,6 +458,11 @@ class Config:
         if ending and not training.burn_in:
             raise ValueError(f"{ending[0]} needs training.burn_in, the images over which it is gone to")
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who is stepped."""
+        return ("generator",) if self.game == "autoencoder" else ("discriminator", "generator")
+
     def burnt_in(self, round_number: int) -> float:
         """The share of the burn-in that has passed when a round begins, in [0, 1]; 1 in a run without one."""
         images = round_number * self.training.n_dis * self.training.batch_size

@@ -315,7 +315,7 @@ def zero_stage(config: Config, player: str) -> int:
 
 
 def _stage_notes(config: Config) -> list[str]:
-    lowered = [player for player in ("discriminator", "generator") if zero_stage(config, player) != config.engine.zero_stage]
+    lowered = [player for player in config.players if zero_stage(config, player) != config.engine.zero_stage]
     return [
         f"the {player} has a term of second order or of its weights, or an objective of features, which ZeRO-3 can't step: "
         "it is trained at stage 2"

@@ -45,12 +45,12 @@ class Run:
     def generator(self) -> nn.Module:
         """`generator(z)` or, with classes, `generator(z, labels)` -> images in [-1, 1], or unbounded points (B, 2); the weights
         as last stepped. Of autoencoders the decoder (`Decoding`)."""
-        return self._of_latents(self.game.get_submodule("generator"))
+        return of_latents(self.game.get_submodule("generator"), self.config)
 
     @property
     def ema_generator(self) -> nn.Module:
         """The generator with averaged weights: the one to sample from."""
-        return self._of_latents(self.average.networks["generator"])
+        return of_latents(self.average.networks["generator"], self.config)
 
     @property
     def discriminator(self) -> nn.Module:
@@ -62,10 +62,7 @@ class Run:
     @property
     def codes_images(self) -> bool:
         """Whether its networks are autoencoders: latents are codes of images, and no prior is known."""
-        return self.config.game != "adversarial"
-
-    def _of_latents(self, network: nn.Module) -> nn.Module:
-        return Decoding(network, self.config.data.channels, self.config.data.resolution) if self.codes_images else network
+        return codes_images(self.config)
 
     @property
     def precision(self) -> str:
@@ -76,6 +73,16 @@ class Run:
     def untrained(self) -> "Run":
         """The same run before its first round: what training is compared with."""
         return _fresh(self.folder, self.config, self.device)
+
+
+def codes_images(config: Config) -> bool:
+    """Whether a run of `config` trains autoencoders."""
+    return config.game != "adversarial"
+
+
+def of_latents(generator: nn.Module, config: Config) -> nn.Module:
+    """A player's network as a function of latents: itself, or an autoencoder's decoder."""
+    return Decoding(generator, config.data.channels, config.data.resolution) if codes_images(config) else generator
 
 
 def load_run(path: str | Path, device: str | None = None, checkpoint: str | int = "newest") -> Run:
