@@ -99,11 +99,8 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Code:
         """(B, channels, side, side) -> their codes."""
-        halves = reflected(relu_(self.first(images)), 1, parts=2)  # the first Downs find their borders there
-        content, style = (
-            encoder[1:](encoder[0](half, bordered=True))
-            for encoder, half in zip((self.content_encoder, self.style_encoder), halves, strict=True)
-        )
+        halves = reflected(relu_(self.first(images)), 1, parts=2)
+        content, style = map(_through, (self.content_encoder, self.style_encoder), halves)
         if self.to_content is not None:
             content = self.to_content(flat(content))
         return Code(single_or_better(content), single_or_better(self.to_style(style.mean((2, 3)))))
@@ -293,6 +290,15 @@ def pair(config: Config) -> tuple[Autoencoder, Autoencoder]:
     shape = {name: getattr(network, name) for name in ("style", "blocks", "downsamplings")}
     generator = Autoencoder(side, channels, network.width, content=network.content, **shape)
     return generator, Autoencoder(side, channels, network.width // 2, **shape)
+
+
+def _through(encoder: nn.Sequential, x: Tensor) -> Tensor:
+    """The encoder of a map that has a border already."""
+    first, *rest = encoder
+    x = first(x, bordered=True)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 def _initialise(network: nn.Module) -> None:
