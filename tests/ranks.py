@@ -269,6 +269,7 @@ def assert_close(found: dict, expected: dict) -> None:
     found, expected = leaves(found), leaves(expected)
     assert found.keys() == expected.keys()
     biggan = any(path.startswith("/game/generator.stages") for path in expected)
+    gaia = any(path.startswith("/game/generator.content_encoder") for path in expected)
     for path, value in expected.items():
         if "separation" in path:
             continue  # a share of pairs, within each part of a batch
@@ -278,6 +279,8 @@ def assert_close(found: dict, expected: dict) -> None:
             tolerance = 1e-4 if path.startswith(("/engines", "/tally")) else 1e-5
             if biggan and "generator" in path and path.endswith(("bias", "gamma")):
                 tolerance = 1e-3  # they began at 0, so all that they are is some steps of gradients that nearly cancel out
+            if gaia and ("generator" in path and path.endswith("bias") or path.startswith("/engines")):
+                tolerance = 3e-4  # the same: layer norm takes most of what a bias before it adds
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         elif path.endswith("/lr"):
             assert abs(found[path] - value) <= 1e-4 * value, path  # a game may set it by its losses
