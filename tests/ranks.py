@@ -279,7 +279,7 @@ def assert_close(found: dict, expected: dict) -> None:
             tolerance = 1e-4 if path.startswith(("/engines", "/tally")) else 1e-5
             if biggan and "generator" in path and path.endswith(("bias", "gamma")):
                 tolerance = 1e-3  # they began at 0, so all that they are is some steps of gradients that nearly cancel out
-            if gaia and ("generator" in path and path.endswith("bias") or path.startswith("/engines")):
+            if gaia and (("generator" in path and path.endswith("bias")) or path.startswith("/engines")):
                 tolerance = 3e-4  # the same: layer norm takes most of what a bias before it adds
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         elif path.endswith("/lr"):
