@@ -451,9 +451,9 @@ class _Adaptive:
     def step(self, work: dict[str, Tensor], losses: Tensor, grad: Tensor) -> None:
         search = self.search
         latent_step(
-            work["z"], grad, work["v"], self.scales.index_select(0, self.now).flatten(), momentum=work.get("m"),
-            beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=search.pull, bound=search.bound,
-            loss=losses, best_loss=work["best_loss"], best_z=work["best_z"],
+            work["z"], grad, work["v"], self.scales.index_select(0, self.now).flatten(),
+            losses, work["best_loss"], work["best_z"],
+            momentum=work.get("m"), beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=search.pull, bound=search.bound,
         )  # fmt: skip
         if search.held:
             work["z"][:, : search.held] = work["held"]
