@@ -293,7 +293,7 @@ class _Search:
         if labels is None:
             return near[None].flatten(0, 1)
         every = torch.stack([near[label] for label in sorted(near)], 1)  # (B, labels known, starts, D)
-        place = torch.searchsorted(torch.tensor(sorted(near), device=self.device), labels)
+        place = torch.searchsorted(torch.tensor(sorted(near), device=self.device), labels.contiguous())
         return every[torch.arange(len(targets), device=self.device)[:, None], place].flatten(0, 2)
 
     def _banks(self, labels: Tensor | None) -> dict[int | None, Tensor]:
