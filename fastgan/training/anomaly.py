@@ -185,8 +185,8 @@ def _spread(scores: np.ndarray) -> dict[str, float]:
 
 
 def _picture(job: Job, rows: list[dict[str, Any]]) -> Tensor:
-    """The most and the least anomalous images: original, what G draws, their difference; above it its class and score, red where it is
-    anomalous and blue where it is normal."""
+    """The most and the least anomalous images: original, what G draws, their difference. Above them class and score, red where
+    an image is anomalous, blue where it is normal."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import; no window system is asked for
     from matplotlib.figure import Figure
 

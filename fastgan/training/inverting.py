@@ -15,16 +15,17 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import torch
 from torch import Tensor, nn
 
-from fastgan.checked import UserError, nearest
+from fastgan.checked import CHECKED, UserError, built, nearest
 from fastgan.engine import resolve_precision
 from fastgan.engine.local import AUTOCAST
 from fastgan.latent import Prior
@@ -44,6 +45,18 @@ Look = Callable[[Tensor, Inverted], Mapping[str, Tensor]]
 """(images, what was found for them) -> further columns of the tables, (B,) each."""
 
 
+def inversion(settings: Mapping[str, Any] | Iterable[str] = ()) -> Inversion:
+    """Settings of the inversion by name, or as "name=value" texts.
+
+    Raises:
+        UserError: there is no such setting, or a value is of the wrong kind or out of range.
+    """
+    return built(_Checked, "inversion", settings)
+
+
+_Checked = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=CHECKED)(Inversion)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manner:
     """How images are inverted: with run and images, all that the results depend on.
@@ -59,8 +72,9 @@ class Manner:
     """Invert the generator as last stepped instead of its moving average."""
     precision: str | None = None
     """What networks compute in: "fp32" or "bf16", "fp16" on CUDA; the run's own where None."""
-    batch_size: int = BATCH
-    """Images that are inverted together."""
+    batch_size: int = 256
+    """Images that are inverted together, and kept when they are done; of their rows (images x starts x labels tried)
+    `inversion.batch_size` at once."""
     form: Literal["npz", "safetensors"] = "npz"
     """Of the file of latents."""
     pictured: int = 64
@@ -127,8 +141,15 @@ class Job:
         batches = self.targets.batches(size, np.arange(first, count))
         with progress("inverting", count, done=first, quiet=quiet, announced=False) as advance:
             for number, images in enumerate(batches, start=done):
-                self.parts.write(number, self._batch(number * size, images))
-                advance(len(images))
+                told = 0
+
+                def tell(share: float, count: int = len(images)) -> None:
+                    nonlocal told
+                    before, told = told, int(share * count)
+                    advance(told - before)
+
+                self.parts.write(number, self._batch(number * size, images, tell))
+                tell(1.0)
         self._join(identity)
 
     def draw(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -195,10 +216,10 @@ class Job:
         write_json(self.out / SETTINGS, {"settings": identity, "seconds": None})
         return False
 
-    def _batch(self, first: int, images: Tensor) -> dict[str, np.ndarray]:
-        """The columns of these images, the first of which has this number."""
+    def _batch(self, first: int, images: Tensor, tell: Callable[[float], None]) -> dict[str, np.ndarray]:
+        """The columns of these images, the first of which has this number. `tell` is told the share that is done."""
         began, device, network = time.perf_counter(), self.run.device, self.run.config.network
-        numbers = torch.arange(first, first + len(images), device=device)
+        numbers = torch.arange(first, first + len(images))
         labels = self.labels
         if isinstance(labels, np.ndarray):
             labels = torch.from_numpy(labels[first : first + len(images)]).to(device)
@@ -209,9 +230,10 @@ class Job:
                 images,
                 labels,
                 prior=Prior.of(self.run.config.latent),
-                classes=network.classes,
-                numbers=numbers,
+                classes=network.classes or None,
                 settings=self.manner.inversion,
+                numbers=numbers,
+                progress=tell,
             )
             columns = self.look(images, found) if self.look is not None else {}
         columns = {"latents": found.latents.float(), "errors": found.errors.float(), **columns}
