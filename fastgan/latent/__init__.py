@@ -1,10 +1,23 @@
-"""All that happens to z: the prior it is drawn from, its refinement, pairs, and the samplers that choose it."""
+"""All that happens to z: the prior it is drawn from, its refinement, its inversion, pairs, and the samplers that choose it."""
 
 from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
+from fastgan.latent.inversion import Inversion, Inverted, invert
 from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.paths import interpolate
 from fastgan.latent.prior import Prior
 from fastgan.latent.refinement import Refinement, refine
 
-__all__ = ["Pairing", "Prior", "Refinement", "frozen", "hard_partner", "interpolate", "refine", "samplers"]
+__all__ = [
+    "Inversion",
+    "Inverted",
+    "Pairing",
+    "Prior",
+    "Refinement",
+    "frozen",
+    "hard_partner",
+    "interpolate",
+    "invert",
+    "refine",
+    "samplers",
+]
