@@ -211,7 +211,7 @@ class Job:
             state = _state(self.out)
             _check_same(self.out, state["settings"], identity)
             return state["seconds"] is not None
-        if other := next((path.name for path in sorted(self.out.iterdir())), None):
+        if other := next((path.name for path in sorted(self.out.iterdir()) if not path.name.startswith(".")), None):
             raise UserError(f"{self.out} holds other files, {other}: choose a new folder")
         write_json(self.out / SETTINGS, {"settings": identity, "seconds": None})
         return False
@@ -328,8 +328,9 @@ def _digest(values: np.ndarray) -> str:
 def _state(out: Path) -> dict[str, Any]:
     try:
         state = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-        return {"settings": dict(state["settings"]), "seconds": state["seconds"]}
-    except (ValueError, KeyError, TypeError):
+        _flat(state["settings"])
+        return {"settings": state["settings"], "seconds": state["seconds"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{out / SETTINGS} is damaged, or of something else: choose a new folder") from None
 
 
@@ -345,8 +346,9 @@ def _check_same(out: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """With the inversion's own settings beside the others."""
-    return {**settings, **settings.get("inversion", {}), "inversion": None}
+    """By dotted name."""
+    inner = {f"inversion.{name}": value for name, value in settings["inversion"].items()}
+    return {name: value for name, value in settings.items() if name != "inversion"} | inner
 
 
 def _middle(errors: np.ndarray) -> dict[str, float]:
