@@ -125,19 +125,23 @@ def anomaly_parts(discriminator: nn.Module, images: Tensor, found: Inverted) -> 
     Raises:
         ValueError: the network has no linear last layer.
     """
-    judge = discriminator if isinstance(discriminator, WithFeatures) else WithFeatures(discriminator)
-    # A wrapper of our own is in training mode, in which features are handed out; the network in it stays as it is.
-    judge = judge if judge.training else WithFeatures(judge.network)
+    judge = _judge(discriminator)
     labels = () if found.labels is None else (found.labels,)
     with torch.no_grad():
         ours, theirs = (judge(x, *labels).features for x in (images, found.reconstructions.to(images.dtype)))
     residual = (images - found.reconstructions).float().abs().flatten(1).sum(1)
-    return {"residual": residual, "features": (ours - theirs).abs().flatten(1).sum(1)}
+    return {"residual": residual, "features": (ours - theirs).abs().sum(1)}
+
+
+def _judge(discriminator: nn.Module) -> WithFeatures:
+    """What hands out D's features: it is in training mode, in which it does; the network in it stays as it is."""
+    network = discriminator.network if isinstance(discriminator, WithFeatures) else discriminator
+    return WithFeatures(network, projected=True)
 
 
 def _look(run: Run) -> Look:
     try:
-        WithFeatures(run.discriminator)
+        _judge(run.discriminator)
     except ValueError as error:
         raise UserError(f"the run in {run.path} can't score anomalies: {error}") from None
     return lambda images, found: anomaly_parts(run.discriminator, images, found)
