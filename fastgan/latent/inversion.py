@@ -49,11 +49,11 @@ class Inversion:
         ValueError: a setting out of range.
     """
 
-    steps: int = 1000
-    """Iterations of each start, at least 0; each is a forward of G and a backward towards z."""
+    steps: int = 200
+    """Iterations of each start, at least 0; each is a forward of G and a backward towards z. Adam wants 1,000."""
     rate: float = 0.1
     """Of Adam and RMSprop, above 0: about how far a coordinate moves in an iteration. Of L-BFGS: how far the first one does."""
-    optimiser: Literal["adam", "rmsprop", "lbfgs"] = "adam"
+    optimiser: Literal["lbfgs", "adam", "rmsprop"] = "lbfgs"
     """Each row of latents by itself, L-BFGS too."""
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     """Of the rate, down to 0 after `steps`. L-BFGS has none."""
@@ -72,7 +72,7 @@ class Inversion:
     """A start is done once its loss has not fallen, by `min_improvement` at least, for so many iterations; 0: never."""
     min_improvement: float = 0.01
     """Share of the loss, in [0, 1)."""
-    history: int = 8
+    history: int = 32
     """Pairs of steps and changes of the gradient that L-BFGS keeps of each row, at least 1."""
     batch_size: int = 256
     """Rows (images x starts x labels tried) that are sought at once. An image's rows stay together where they are no more."""
@@ -97,7 +97,7 @@ class Inversion:
 
 
 _CHOICES = {
-    "optimiser": ("adam", "rmsprop", "lbfgs"),
+    "optimiser": ("lbfgs", "adam", "rmsprop"),
     "schedule": ("cosine", "constant", "linear"),
     "loss": ("mse", "bce"),
 }
@@ -277,6 +277,10 @@ class _Search:
         drawn = self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
         return drawn if isinstance(drawn, Tensor) else _refuse_output(drawn)
 
+    def exact(self) -> torch.autocast:
+        """Inside, nothing is cast to half precision."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def draw(self, numbers: Tensor, starts: int) -> Tensor:
         """(B starts, D) rows of latents from the prior, by the numbers of their images."""
         return self._rows(self.prior(self._source("start", numbers).times(starts)))
@@ -317,7 +321,8 @@ class _Search:
         for part in bank.split(self.settings.batch_size):
             labels = None if label is None else torch.full((len(part),), label, device=self.device)
             drawn = self._checked(self.pictures(part, labels), targets).to(self.real).flatten(1)
-            distance.append(drawn.square().sum(1) - 2 * flat @ drawn.T)  # and |x|^2, which is the same for all
+            with self.exact():
+                distance.append(drawn.square().sum(1) - 2 * flat @ drawn.T)  # and |x|^2, which is the same for all
         best = torch.cat(distance, 1).view(len(targets), self.settings.starts, -1).argmin(2)
         return bank[best + torch.arange(self.settings.starts, device=self.device) * self.settings.nearest]
 
@@ -357,7 +362,9 @@ class _Search:
             return of_image.losses, torch.autograd.grad(drawn, here, of_image.slope)[0]
 
         def step() -> None:
-            optimiser.step(work, *look())
+            losses, grad = look()
+            with self.exact():
+                optimiser.step(work, losses, grad)
 
         def leave(rows: Tensor, taken: int, done: bool) -> None:
             """Keep the results of these rows of the work."""
@@ -444,9 +451,9 @@ class _Adaptive:
     def step(self, work: dict[str, Tensor], losses: Tensor, grad: Tensor) -> None:
         search = self.search
         latent_step(
-            work["z"], grad, work["v"], self.scales.index_select(0, self.now).flatten(), momentum=work.get("m"),
-            beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=search.pull, bound=search.bound,
-            loss=losses, best_loss=work["best_loss"], best_z=work["best_z"],
+            work["z"], grad, work["v"], self.scales.index_select(0, self.now).flatten(),
+            losses, work["best_loss"], work["best_z"],
+            momentum=work.get("m"), beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=search.pull, bound=search.bound,
         )  # fmt: skip
         if search.held:
             work["z"][:, : search.held] = work["held"]
@@ -469,13 +476,17 @@ class _LBFGS:
     Every iteration looks at one trial point of each row, z + t d. Where the loss has fallen enough (Armijo, 1e-4 of the slope's
     promise) the row moves there, learns from it and tries a whole step along its next direction; elsewhere t is cut to the
     minimum of the parabola through what is known, between 0.1 and 0.5 of it. A direction that fails MAX_CUTS times running is
-    dropped with all that was learnt. Rows thus search lines of their own at one forward and backward of the batch each time.
+    dropped with all that was learnt. So rows search along lines of their own, at one forward and backward of the batch each
+    time.
+
+    Moves s and changes of the gradient y are kept divided by sqrt(s . y), which changes no direction: s . y is 1 then, a pair
+    of zeros is none, and what two loops over the pairs compute is two triangular systems.
     """
 
     ARMIJO, MAX_CUTS = 1e-4, 10
 
     def __init__(self, search: _Search, z: Tensor) -> None:
-        (count, columns), history = z.shape, search.settings.history
+        history = search.settings.history
         self.search = search
         self.state = {
             "z": z,  # the trial point
@@ -483,11 +494,10 @@ class _LBFGS:
             "best_loss": _worst(z),
             "grad": torch.zeros_like(z),  # at best_z
             "direction": torch.zeros_like(z),
-            "length": z.new_zeros(count),
-            "cuts": z.new_zeros(count),
-            "moves": z.new_zeros(count, history, columns),
-            "turns": z.new_zeros(count, history, columns),
-            "learnt": z.new_zeros(count, history),  # 1 / (move . turn); 0 where there is none
+            "length": z.new_zeros(len(z)),
+            "cuts": z.new_zeros(len(z)),
+            "moves": z.new_zeros(len(z), history, z.shape[1]),  # the newest stands last
+            "turns": z.new_zeros(len(z), history, z.shape[1]),
         }
 
     def step(self, work: dict[str, Tensor], losses: Tensor, grad: Tensor) -> None:
@@ -500,21 +510,18 @@ class _LBFGS:
         promise = (work["grad"] * move).sum(1)
         first = work["best_loss"].isinf()
         fell = first | (loss <= work["best_loss"] + self.ARMIJO * promise)
+        lost = ~fell & (work["cuts"] + 1 >= self.MAX_CUTS)
+        anew = fell | lost
+        cut = (-promise / (2 * (loss - work["best_loss"] - promise))).nan_to_num(0.1).clamp(0.1, 0.5)
 
         curvature = (move * turn).sum(1)
-        learns = fell & ~first & (curvature > 1e-10 * turn.square().sum(1))
-        for name, new in (("moves", move), ("turns", turn)):
-            work[name].copy_(_pushed(work[name], new, learns))
-        work["learnt"].copy_(_pushed(work["learnt"], 1 / curvature, learns))
-        lost = ~fell & (work["cuts"] + 1 >= self.MAX_CUTS)
-        work["learnt"].masked_fill_(lost[:, None], 0)
-        over = loss - work["best_loss"] - promise
-        cut = (-promise / (2 * over)).nan_to_num(0.1).clamp(0.1, 0.5)
-
-        work["best_loss"].copy_(torch.where(fell, loss, work["best_loss"]))
-        work["best_z"].copy_(torch.where(fell[:, None], work["z"], work["best_z"]))
-        work["grad"].copy_(torch.where(fell[:, None], grad, work["grad"]))
-        anew = fell | lost
+        learns = fell & ~first & (curvature > _FLAT * move.norm(dim=1) * turn.norm(dim=1))
+        scale = curvature.clamp_min(torch.finfo(curvature.dtype).tiny).rsqrt()[:, None]
+        for pairs, new in ((work["moves"], move), (work["turns"], turn)):
+            later = torch.cat([pairs[:, 1:], (new * scale)[:, None]], 1)
+            pairs.copy_(torch.where(learns[:, None, None], later, pairs).masked_fill_(lost[:, None, None], 0))
+        for name, new in (("best_loss", loss), ("best_z", work["z"]), ("grad", grad)):
+            work[name].copy_(torch.where(fell if new.dim() == 1 else fell[:, None], new, work[name]))
         work["direction"].copy_(torch.where(anew[:, None], self._direction(work), work["direction"]))
         work["length"].copy_(torch.where(anew, 1.0, work["length"] * cut))
         work["cuts"].copy_(torch.where(anew, 0.0, work["cuts"] + 1))
@@ -522,25 +529,21 @@ class _LBFGS:
         work["z"].copy_(trial if search.bound is None else trial.clamp(-search.bound, search.bound))
 
     def _direction(self, work: dict[str, Tensor]) -> Tensor:
-        """The two loops. Where nothing is learnt yet, against the gradient, by `rate` in the root mean square."""
-        moves, turns, learnt = work["moves"], work["turns"], work["learnt"]
-        q, weights = work["grad"].clone(), []
-        for k in reversed(range(learnt.shape[1])):  # the newest stands last
-            weights.append(learnt[:, k] * (moves[:, k] * q).sum(1))
-            q -= weights[-1][:, None] * turns[:, k]
-        latest = learnt[:, -1]
-        length = self.search.settings.rate / q.square().mean(1).sqrt().clamp_min(torch.finfo(q.dtype).tiny)
-        q *= torch.where(latest > 0, 1 / (latest * turns[:, -1].square().sum(1)), length).nan_to_num(0.0)[:, None]
-        for k in range(learnt.shape[1]):
-            share = learnt[:, k] * (turns[:, k] * q).sum(1)
-            q += (weights[-1 - k] - share)[:, None] * moves[:, k]
-        return -q
+        """-H grad; where nothing is learnt, against the gradient, by `rate` in the root mean square."""
+        moves, turns, grad = work["moves"], work["turns"], work["grad"][:, :, None]
+        upper = moves @ turns.mT  # its diagonal is 1, and what is below it is not read
+        first = torch.linalg.solve_triangular(upper, moves @ grad, upper=True, unitriangular=True)
+        rest = grad - turns.mT @ first
+        newest = turns[:, -1].square().sum(1)
+        plain = self.search.settings.rate / work["grad"].square().mean(1).sqrt().clamp_min(torch.finfo(newest.dtype).tiny)
+        scale = torch.where(newest > 0, 1 / newest, plain)[:, None, None]
+        second = first - scale * (turns @ rest)
+        second = torch.linalg.solve_triangular(upper.mT, second, upper=False, unitriangular=True)
+        return -(scale * rest + moves.mT @ second).squeeze(2)
 
 
-def _pushed(rows: Tensor, new: Tensor, where: Tensor) -> Tensor:
-    """(B, history, ...) with a newest entry, the oldest gone, in those rows."""
-    later = torch.cat([rows[:, 1:], new[:, None]], 1)
-    return torch.where(where.view(-1, *[1] * (rows.dim() - 1)), later, rows)
+_FLAT = 1e-6
+"""Cosine between a move and the change of the gradient up to which nothing is learnt of it."""
 
 
 def _worst(z: Tensor) -> Tensor:
