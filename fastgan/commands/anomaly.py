@@ -28,7 +28,7 @@ def anomaly(
     labels: str | None = None,
     on_bad_image: Literal["refuse", "skip"] = "refuse",
     weights: Literal["average", "raw"] = "average",
-    precision: str | None = None,
+    precision: str = "fp32",
     batch_size: int | None = None,
     checkpoint: str = "newest",
     json: Annotated[Path | None, Metavar(metavar="FILE")] = None,
@@ -45,8 +45,8 @@ def anomaly(
         normal: Classes that are normal, the others anomalous (default: folders called normal or good).
         anomalous: Classes that are anomalous, the others normal (default: folders called anomalous, anomaly or abnormal).
             Where both are given, classes that neither names are scored but not judged.
-        steps: Iterations of each start (default: 1000).
-        rate: Of the optimiser (default: 0.1).
+        steps: Iterations of each start (default: 200).
+        rate: Of Adam and RMSprop; of L-BFGS how far its first iteration moves (default: 0.1).
         starts: Latents from which each image is sought, the best one kept (default: 1).
         nearest: Start from the nearest of so many samples in the place of plain draws (default: 0, plain draws).
         seed: Of the starts.
@@ -55,7 +55,7 @@ def anomaly(
             or search (all are tried; the default, but for the run's own data, whose labels are known).
         on_bad_image: Refuse a folder with images that do not decode, or skip these.
         weights: The generator's moving average, or its weights as last stepped.
-        precision: What networks compute in, fp32 or bf16 (default: the run's).
+        precision: What networks compute in, fp32 or bf16, which leaves larger errors.
         batch_size: Images inverted together, and kept when they are done (default: 256).
         checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the scores and the summary here as one JSON object.

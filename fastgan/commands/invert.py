@@ -17,7 +17,7 @@ def invert(
     out: Annotated[Path, Metavar(metavar="DIR")],
     steps: int | None = None,
     rate: float | None = None,
-    optimiser: Literal["adam", "rmsprop", "lbfgs"] | None = None,
+    optimiser: Literal["lbfgs", "adam", "rmsprop"] | None = None,
     starts: int | None = None,
     nearest: int | None = None,
     seed: int = 0,
@@ -25,7 +25,7 @@ def invert(
     labels: str | None = None,
     on_bad_image: Literal["refuse", "skip"] = "refuse",
     weights: Literal["average", "raw"] = "average",
-    precision: str | None = None,
+    precision: str = "fp32",
     batch_size: int | None = None,
     latents: Literal["npz", "safetensors"] = "npz",
     pictures: int = 64,
@@ -41,9 +41,9 @@ def invert(
         images: A folder of images or of class folders, a packed set, an .npz or .npy file; or train, held-out or all of the
             run's own data. They are resized to the run's resolution.
         out: The folder for latents, errors and a picture of originals above reconstructions.
-        steps: Iterations of each start (default: 1000).
-        rate: Of the optimiser (default: 0.1).
-        optimiser: adam, rmsprop or lbfgs (default: adam).
+        steps: Iterations of each start (default: 200).
+        rate: Of Adam and RMSprop; of L-BFGS how far its first iteration moves (default: 0.1).
+        optimiser: lbfgs, adam, which wants 1,000 iterations, or rmsprop (default: lbfgs).
         starts: Latents from which each image is sought, the best one kept (default: 1).
         nearest: Start from the nearest of so many samples in the place of plain draws (default: 0, plain draws).
         seed: Of the starts.
@@ -52,7 +52,7 @@ def invert(
             or search (all are tried; the default, but for the run's own data, whose labels are known).
         on_bad_image: Refuse a folder with images that do not decode, or skip these.
         weights: The generator's moving average, or its weights as last stepped.
-        precision: What networks compute in, fp32 or bf16 (default: the run's).
+        precision: What networks compute in, fp32 or bf16, which leaves larger errors.
         batch_size: Images inverted together, and kept when they are done (default: 256).
         latents: The format of the file of latents.
         pictures: Images in the picture, evenly spaced over all; 0 for no picture.

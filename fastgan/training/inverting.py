@@ -70,8 +70,9 @@ class Manner:
     """The classes that images are drawn in, as `targets.labels_of` takes them."""
     raw_weights: bool = False
     """Invert the generator as last stepped instead of its moving average."""
-    precision: str | None = None
-    """What networks compute in: "fp32" or "bf16", "fp16" on CUDA; the run's own where None."""
+    precision: str = "fp32"
+    """What networks compute in: "fp32" or "bf16", "fp16" on CUDA. Not the run's own: held-out digits came to 0.0022 in fp32 and
+    0.0038 in bf16, and errors of a run that was trained elsewhere should compare."""
     batch_size: int = 256
     """Images that are inverted together, and kept when they are done; of their rows (images x starts x labels tried)
     `inversion.batch_size` at once."""
@@ -85,7 +86,7 @@ class Manner:
             raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.pictured < 0:
             raise UserError(f"the picture must show at least 0 images, not {self.pictured}")
-        for what, word, known in (("precision", self.precision or "fp32", AUTOCAST), ("form of latents", self.form, FORMS)):
+        for what, word, known in (("precision", self.precision, AUTOCAST), ("form of latents", self.form, FORMS)):
             if word not in known:
                 raise UserError(f"unknown {what} {word!r}: {nearest(word, known)}")
 
@@ -114,7 +115,7 @@ class Job:
         self.run, self.targets, self.out, self.manner = run, targets, Path(out), manner or Manner()
         self.look, self.looks = look, dict(looks or {})
         self.labels = labels_of(run, targets, self.manner.labels)
-        self.precision = resolve_precision(self.manner.precision or run.precision, run.device)
+        self.precision = resolve_precision(self.manner.precision, run.device)
         self.generator = run.generator if self.manner.raw_weights else run.ema_generator
         self.parts = Parts(self.out / "parts", -(-len(targets) // self.manner.batch_size))
         self.latents = self.out / f"latents.{self.manner.form}"

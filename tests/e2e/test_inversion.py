@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastgan.commands.anomaly import anomaly
+from fastgan.commands.invert import invert
+from fastgan.latent import Inversion
+from fastgan.training.inverting import Manner
+
 
 @pytest.fixture
 def refused(fastgan):
@@ -53,6 +58,16 @@ def test_invert(run_folder, fastgan, photos, tmp_path):
     ]  # fmt: skip
     code, again, said = fastgan(*words)
     assert (code, again) == (0, out), said
+
+
+def test_help_tells_the_defaults():
+    usual = Inversion()
+    for command in (invert, anomaly):
+        assert f"steps: Iterations of each start (default: {usual.steps})" in command.__doc__
+        assert f"(default: {usual.rate})" in command.__doc__
+        assert f"the best one kept (default: {usual.starts})" in command.__doc__
+        assert f"(default: {Manner().batch_size})" in command.__doc__
+    assert f"(default: {usual.optimiser})" in invert.__doc__
 
 
 def test_invert_the_run_s_own_images(run_folder, fastgan, tmp_path):

@@ -210,7 +210,7 @@ def test_manners_that_are_none(options, line):
         ("steps=-1", "steps must be a whole number, at least 0"),
         ("steps=many", "steps should be a valid integer"),
         ("rate=0", "rate must be above 0"),
-        ("optimiser=sgd", "optimiser should be 'adam', 'rmsprop' or 'lbfgs'"),
+        ("optimiser=sgd", "optimiser should be 'lbfgs', 'adam' or 'rmsprop'"),
         ("step=3", "unknown field 'step': did you mean 'steps'"),
         ("steps", "settings are name=value, not 'steps'"),
     ],
