@@ -6,6 +6,7 @@ resolved into the run's folder and `from_yaml` reads that back.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ from fastgan.checked import (
 from fastgan.objectives import OBJECTIVES, UNTRAINED, chosen
 from fastgan.policies import PolicyName
 from fastgan.terms import TERMS, Term
+
+AUTOENCODERS = ("style-content",)
+"""Families of networks that code and decode images: what games of autoencoders are played with."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -119,8 +123,9 @@ class Network:
         "sagan",
         "projection-resnet",
         "r3gan",
+        "style-content",
     ] = "sn-cnn"
-    """docs/networks.md says what each is; mlp is for points in the plane, the others for images."""
+    """docs/networks.md says what each is; mlp is for points in the plane, the others for images, style-content for GAIA."""
     width: int = Field(default=64, ge=1, le=2**14)
     """Base channels, 64 as published; for mlp the units of a hidden layer, 256 as published; for r3gan channels of the widest
     maps, 768 or 1536 as published."""
@@ -138,6 +143,14 @@ class Network:
     """r3gan: channels in a group of a block's 3x3 convolution; all of them where there are fewer."""
     widest: Positive = 32
     """r3gan: side of the largest maps that have `width` channels; each doubling beyond halves them."""
+    content: Positive = 512
+    """style-content: numbers of G's code of content; D keeps its content as a map."""
+    style: Positive = 512
+    """style-content: numbers of the code of style; 512 in GAIA's run, 8 in MUNIT's."""
+    blocks: Positive = 4
+    """style-content: residual blocks of an encoder, and of a decoder."""
+    downsamplings: Positive = 2
+    """style-content: halvings of the side on the way to the content."""
     recompute: bool = False
     """BigGAN's kin: compute a stage's activations again in the backward pass, in the place of keeping them."""
     batch_norm_ranks: Count = 0
@@ -170,6 +183,38 @@ class Augmentation:
             raise ValueError("augmentation.target needs an augmentation.policy, say ada")
         if self.target is not None and self.probability_end is not None:
             raise ValueError("augmentation.target adapts the probability: it takes no augmentation.probability_end")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Gaia:
+    """The game of two autoencoders (Sainburg et al. 2018), for game=gaia. Errors are mean absolute differences of pixels in
+    [0, 1]."""
+
+    slope: NonNegativeFloat = 20.0
+    """b, how steeply the balances of losses and of rates answer to the difference of two errors."""
+    balanced: bool = True
+    """The published code's losses, clipped and their parts weighed by balances; without, the paper's plain sums."""
+    balanced_rates: bool = True
+    """The players share the rate: D has sigmoid(b (error of real images - error of generated ones)) of its own, G the rest of
+    its own."""
+    detached: bool = False
+    """Whether the balances of losses are constants to the gradient; in the published code they are not."""
+    tolerated: NonNegativeFloat = 0.5
+    """Share of the mixtures' error that D compares with the real images' to weigh what is generated."""
+    most_fake: float = Field(default=0.9, ge=0, le=1)
+    """The largest weight of generated images in D's loss."""
+    bound: PositiveFloat = 1.0
+    """Both losses are clipped to [-bound, bound]."""
+    compared: Literal["image", "reconstruction"] = "image"
+    """What D's drawing of G(x) is compared with: x, as in the published code, or G(x), as in the paper."""
+    structure: NonNegativeFloat = 5e-5
+    """alpha, weight of the structure loss: distances of content codes are to be those of the images."""
+    mixtures: Literal["pairs", "batch"] = "pairs"
+    """Which codes G is to decode besides those of images: mixtures of two, or of the whole batch."""
+    mix_mean: float = 0.5
+    """Mean of the share of a pair's first code."""
+    mix_deviation: NonNegativeFloat = 0.25
+    """Its standard deviation; shares may leave [0, 1]."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -315,6 +360,9 @@ class Config:
     """One line for the table of presets."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the initial weights, the latents, the order of the images, and all else that is drawn."""
+    game: Literal["adversarial", "gaia", "autoencoder"] = "adversarial"
+    """Who plays: a generator of latents against a discriminator, two autoencoders against each other (docs/gaia.md), or one
+    autoencoder alone, by the error of its pixels."""
     objective: str = "hinge"
     """One of docs/objectives.md: hinge, non-saturating (or softplus), wasserstein, relativistic, f-gan-kl, mmd, fisher, ..."""
     objective_options: dict[str, Any] = Field(default_factory=dict)
@@ -325,6 +373,7 @@ class Config:
     terms: dict[str, Any] = Field(default_factory=dict)
     """What the losses have beside the objective: name -> its settings."""
     augmentation: Augmentation = Field(default_factory=Augmentation)
+    gaia: Gaia = Field(default_factory=Gaia)
     generator: Adam = Field(default_factory=Adam)
     discriminator: Adam = Field(default_factory=Adam)
     training: Training = Field(default_factory=Training)
@@ -388,6 +437,7 @@ class Config:
         if self.latent.pair != "none" and training.generator_batch > 1:
             raise ValueError("latent.pair gives both players the same latents, so training.generator_batch must be 1")
         self._check_objective()
+        self._check_game()
         imaged = [name for name, term in self.terms.items() if term.transforms_images]
         if imaged and self.network.family == "mlp":
             raise ValueError(f"{imaged[0]} transforms images: it can do nothing with the points that network.family mlp draws")
@@ -408,10 +458,33 @@ class Config:
         if ending and not training.burn_in:
             raise ValueError(f"{ending[0]} needs training.burn_in, the images over which it is gone to")
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who is stepped."""
+        return ("generator",) if self.game == "autoencoder" else ("discriminator", "generator")
+
     def burnt_in(self, round_number: int) -> float:
         """The share of the burn-in that has passed when a round begins, in [0, 1]; 1 in a run without one."""
         images = round_number * self.training.n_dis * self.training.batch_size
         return min(images / self.training.burn_in, 1.0) if self.training.burn_in else 1.0
+
+    def _check_game(self) -> None:
+        coding = self.network.family in AUTOENCODERS
+        if self.game == "adversarial":
+            if coding:
+                raise ValueError(f"network.family {self.network.family} is of autoencoders: game=gaia or game=autoencoder")
+            if self.gaia != Gaia():
+                raise ValueError("gaia's settings need game=gaia")
+            return
+        if not coding:
+            raise ValueError(f"game {self.game} needs autoencoders: network.family {' or '.join(AUTOENCODERS)}")
+        if self.game == "gaia" and self.training.batch_size < 2:
+            raise ValueError("game gaia mixes the codes of a batch, so training.batch_size must be above 1")
+        others = Config(name=self.name, network=Network(width=self.network.width))
+        for name in ("latent.refine_steps", "latent.pair", "terms", "augmentation", "network.classes", "network.ensemble",
+                     "network.gradient_norm", "training.n_dis", "training.generator_batch", "training.merged"):  # fmt: skip
+            if attrgetter(name)(self) != attrgetter(name)(others):
+                raise ValueError(f"{name} is of the adversarial game: game {self.game} can't be played with it")
 
     def _check_objective(self) -> None:
         objective, training = OBJECTIVES[self.objective], self.training
@@ -445,6 +518,8 @@ class Config:
     @property
     def coupled(self) -> list[str]:
         """Names of what mixes samples: a batch that is cut into parts would not have their loss, or these pairs."""
+        if self.game == "gaia":
+            return ["game=gaia"]
         mined = ["latent.pair=hard"] if self.latent.pair == "hard" else []
         if OBJECTIVES[self.objective].couples:
             mined.append(f"objective={self.objective}")

@@ -144,6 +144,11 @@ class Ranks:
         rank, the mean of the ranks' gradients is the whole batch's: each rank's rows get `count` times their gradient."""
         return x if self.count == 1 else _Gather.apply(x, self.rank, self.count)
 
+    def pool(self, x: Tensor) -> Tensor:
+        """The rows of x, (B, ...), of all ranks in their order, (count * B, ...), where each rank makes of them a loss of its
+        own: a rank's rows get the sum of the gradients that all ranks have for them."""
+        return x if self.count == 1 else _Pool.apply(x, self.rank, self.count)
+
     @torch.no_grad()
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks, in one all-reduce; they share a device and a type."""
@@ -167,6 +172,14 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.count * gradient.chunk(ctx.count)[ctx.rank], None, None
+
+
+class _Pool(_Gather):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        whole = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(whole)
+        return whole.chunk(ctx.count)[ctx.rank], None, None
 
 
 ALONE = Ranks()

@@ -1,9 +1,13 @@
 """What is optimised: the players, their order of play, the loss of each."""
 
+from torch import nn
+
 from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.games.adversarial import AdversarialGame
 from fastgan.games.augmentation import Augmentation
+from fastgan.games.autoencoder import AutoencoderGame
+from fastgan.games.gaia import GaiaGame
 from fastgan.games.game import Game, Phase
 from fastgan.judgement import holds_batch_statistics
 from fastgan.latent import Pairing, Prior, Refinement
@@ -11,12 +15,20 @@ from fastgan.networks import build as build_networks
 from fastgan.networks.attention import allow_second_order
 from fastgan.objectives import chosen
 
-__all__ = ["AdversarialGame", "Game", "Phase", "build"]
+__all__ = ["AdversarialGame", "AutoencoderGame", "GaiaGame", "Game", "Phase", "build"]
 
 
-def build(config: Config) -> AdversarialGame:
+def build(config: Config) -> Game:
     """The game of `config`, its networks initialised from the seed."""
     generator, discriminator = build_networks(config)
+    if config.game == "gaia":
+        return GaiaGame(generator, discriminator, config.gaia)
+    if config.game == "autoencoder":
+        return AutoencoderGame(generator)
+    return _adversarial(config, generator, discriminator)
+
+
+def _adversarial(config: Config, generator: nn.Module, discriminator: nn.Module) -> AdversarialGame:
     normalised, twice = config.network.gradient_norm != "none", [n for n, t in config.terms.items() if t.second_order]
     if normalised or twice:
         allow_second_order(discriminator)

@@ -82,8 +82,6 @@ class AdversarialGame(Game):
         self.pairing, self.augmentation = pairing, augmentation
         remembering = {name: part.memory for name, part in self._with_memory.items() if part.memory}
         self.memory = nn.ModuleDict({name: Memory(beginnings) for name, beginnings in remembering.items()})
-        self.over_ranks: Callable[[Tensor], Tensor] | None = None  # where they share a batch: `Scene.over_ranks`
-        self.gather: Callable[[Tensor], Tensor] = lambda x: x  # and `Scene.gather`
         self.n_dis, self.generator_batch, self.reuse_latents = n_dis, generator_batch, reuse_latents
         self.merged, self.classes, self.burnt_in = merged, classes, burnt_in
         self._reused: dict[tuple[int, int], Imagined] = {}

@@ -17,6 +17,10 @@ Statistics = dict[str, Tensor]
 """Scalars for the log, detached, on the device."""
 
 
+def _alone(x: Tensor) -> Tensor:
+    return x
+
+
 @dataclass(frozen=True)
 class Phase:
     """One turn of one player in a round."""
@@ -46,9 +50,21 @@ class Game(nn.Module):
     stages: ClassVar[Sequence[int]] = ()
     """Rounds at whose beginning the game is rebuilt, rising: progressive growth."""
 
+    over_ranks: Callable[[Tensor], Tensor] | None = None
+    """Where ranks share a batch: a mean over them (`engine.distributed.Ranks.mean`)."""
+    gather: Callable[[Tensor], Tensor] = staticmethod(_alone)
+    """The rows of all ranks, for a loss that is the same on each of them (`Ranks.gather`)."""
+    pool: Callable[[Tensor], Tensor] = staticmethod(_alone)
+    """The rows of all ranks, for losses of their own (`Ranks.pool`)."""
+
     def phases(self) -> Sequence[Phase]:
         """The order of play within a round."""
         raise NotImplementedError
+
+    def paces(self, statistics: Mapping[str, Statistics]) -> Mapping[str, Tensor]:
+        """What the learning rates of players about to step are multiplied by, scalars on the device, by player; 1 for those
+        that are not named. `statistics` are this round's so far, by phase, of this rank."""
+        return {}
 
     def after(self, statistics: Mapping[str, Statistics]) -> None:
         """Bookkeeping at the end of a round; `statistics` by phase. Moves buffers only."""

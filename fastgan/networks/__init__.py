@@ -9,7 +9,7 @@ from torch import nn
 
 from fastgan.checked import UserError
 from fastgan.config import Config
-from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, r3gan, resnet, sn_cnn, wgan
+from fastgan.networks import biggan, dcgan, dcgan_conditional, mlp, r3gan, resnet, sn_cnn, style_content, wgan
 from fastgan.networks.ensemble import Ensemble
 from fastgan.networks.gradient_normalised import GradientNormalised
 from fastgan.networks.with_features import WithFeatures
@@ -25,6 +25,7 @@ FAMILIES: dict[str, Callable[[Config], tuple[nn.Module, nn.Module]]] = {
     "mlp": mlp.pair,
     **{name: partial(biggan.pair, name) for name in biggan.STYLES},
     "r3gan": r3gan.pair,
+    "style-content": style_content.pair,
 }
 CONDITIONAL = {"dcgan-conditional", *biggan.STYLES, "r3gan"}
 """Families whose networks take labels; BigGAN's kin and R3GAN do without too."""

@@ -143,7 +143,7 @@ class Machine:
 def stages(config: Config, zero: int) -> dict[str, int]:
     """Player -> its ZeRO stage where `zero` is asked for: a second-order term keeps its player at 2."""
     asked = replace(config, engine=EngineSettings(kind="deepspeed", zero_stage=zero))
-    return {player: zero_stage(asked, player) for player in ("discriminator", "generator")}
+    return {player: zero_stage(asked, player) for player in config.players}
 
 
 def held(work: Work, zero: int, ranks: int) -> Held:

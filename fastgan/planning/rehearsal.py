@@ -5,7 +5,7 @@ does, refinement, penalties and their second derivatives included, at any size o
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from fastgan.config import Config
 from fastgan.data import DISTRIBUTIONS
 from fastgan.draw import Draw
 from fastgan.engine import LocalEngine
-from fastgan.games import Game, Phase
+from fastgan.games import AdversarialGame, Game, Phase
 from fastgan.games.game import Batch, Statistics
 from fastgan.kernels.launch import recording
 from fastgan.networks.attention import Attention
@@ -184,12 +184,16 @@ def _watched(session: Session, meter: Meter) -> Iterator[None]:
         meter.move(part="backward")  # until the engine's step
         return result
 
-    stand_ins: Mapping[str, Any] = {
+    stand_ins: dict[str, Any] = {
         "phases": lambda: [replace(phase, loss=partial(loss, phase)) for phase in phases()],
-        "refinement": within("refine", game.refinement),
-        "_generate_without_graph": within("generate", game._generate_without_graph),
-        "terms": {name: _WatchedTerm(term, meter) for name, term in game.terms.items()},
+        "paces": lambda statistics: {},  # the host would read them
     }
+    if isinstance(game, AdversarialGame):
+        stand_ins |= {
+            "refinement": within("refine", game.refinement),
+            "_generate_without_graph": within("generate", game._generate_without_graph),
+            "terms": {name: _WatchedTerm(term, meter) for name, term in game.terms.items()},
+        }
     before = {name: game.__dict__[name] for name in stand_ins if name in game.__dict__}
     game.__dict__.update(stand_ins)
     average.__dict__["update"] = within("average", average.update)

@@ -12,9 +12,9 @@ from fastgan.data import Stream, open_source
 from fastgan.draw import Draw
 from fastgan.engine.local import AUTOCAST
 from fastgan.judgement import Judgement
-from fastgan.latent import Prior
 from fastgan.latent.paths import interpolate
 from fastgan.training.assess import digits_judge
+from fastgan.training.coding import prior_of
 from fastgan.training.run import Run
 from fastgan.training.sampling import Recipe, cycled, sample
 
@@ -116,7 +116,7 @@ def paths(run: Run, count: int, steps: int, kind: Literal["linear", "spherical"]
     """What the averaged generator draws on the ways between pairs of latents, on the CPU: (count, steps, ...). In a run with
     classes each way stays in one."""
     rows = torch.arange(2 * count, device=run.device)
-    ends = Prior.of(run.config.latent)(Draw(SEED, "paths", 0, rows))
+    ends = prior_of(run)(Draw(SEED, "paths", 0, rows))
     z = interpolate(ends[:count], ends[count:], steps, kind).flatten(0, 1)
     classes = run.config.network.classes
     labels = cycled(range(classes), rows[:count]).repeat_interleave(steps) if classes else None

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from fastgan import config as configuration
 from fastgan.checked import UserError
 from fastgan.draw import Draw
-from fastgan.latent import Prior
 from fastgan.networks import build
+from fastgan.training.coding import prior_of
 from fastgan.training.files import make_room_for
-from fastgan.training.run import Run
+from fastgan.training.run import Run, of_latents
 from fastgan.training.sampling import classes_in_turn, cycled
 
 TOLERANCE = 1e-4
@@ -91,7 +91,8 @@ def load_generator(path: str | Path) -> nn.Module:
         raise UserError(f"{path} can't be read: {error}") from None
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} holds no generator that fastgan exported")
-    generator, _ = build(configuration.from_dict(json.loads(metadata["config"])))
+    config = configuration.from_dict(json.loads(metadata["config"]))
+    generator = of_latents(build(config)[0], config)
     try:
         generator.load_state_dict(weights)
     except RuntimeError as error:
@@ -150,7 +151,7 @@ def _metadata(run: Run, generator: nn.Module) -> dict[str, str]:
 def _inputs(run: Run, batch: int) -> tuple[Tensor, ...]:
     """The latents, and the labels, of as many samples."""
     rows = torch.arange(batch)
-    z = Prior.of(run.config.latent)(Draw(0, "samples", 0, rows))
+    z = prior_of(run)(Draw(0, "samples", 0, rows))
     classes = classes_in_turn(run, None)
     return (z, cycled(classes, rows)) if classes else (z,)
 

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.checked import CHECKED, UserError, built, nearest
+from fastgan.draw import Draw
 from fastgan.engine import resolve_precision
 from fastgan.engine.local import AUTOCAST
-from fastgan.latent import Prior
 from fastgan.latent.inversion import Inversion, Inverted, invert
 from fastgan.progress import progress
+from fastgan.training.coding import prior_of
 from fastgan.training.files import make_room_for, write_json
 from fastgan.training.parts import FORMS, Parts, read_lines, take, write_csv, write_lines
 from fastgan.training.run import Run
@@ -100,7 +102,7 @@ class Job:
         looks: what these depend on, beside the generator.
 
     Raises:
-        UserError: the labels are none of the run's.
+        UserError: the labels are none of the run's, or its prior has no density where that is to have weight.
     """
 
     def __init__(
@@ -114,11 +116,17 @@ class Job:
     ) -> None:
         self.run, self.targets, self.out, self.manner = run, targets, Path(out), manner or Manner()
         self.look, self.looks = look, dict(looks or {})
+        if run.codes_images and self.manner.inversion.prior_weight:
+            raise UserError(f"the run in {run.path} codes images: the density of its latents, for prior_weight, is not known")
         self.labels = labels_of(run, targets, self.manner.labels)
         self.precision = resolve_precision(self.manner.precision, run.device)
         self.generator = run.generator if self.manner.raw_weights else run.ema_generator
         self.parts = Parts(self.out / "parts", -(-len(targets) // self.manner.batch_size))
         self.latents = self.out / f"latents.{self.manner.form}"
+
+    @cached_property
+    def _prior(self) -> Callable[[Draw], Tensor]:
+        return prior_of(self.run)
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on."""
@@ -230,7 +238,7 @@ class Job:
                 self.generator,
                 images,
                 labels,
-                prior=Prior.of(self.run.config.latent),
+                prior=self._prior,
                 classes=network.classes or None,
                 settings=self.manner.inversion,
                 numbers=numbers,

@@ -37,20 +37,21 @@ from fastgan.networks.across_ranks import share_statistics
 from fastgan.objectives import OBJECTIVES
 from fastgan.presets import DEFAULT, preset
 from fastgan.training import checkpoint, telemetry, watching, weights_and_biases
+from fastgan.training.coding import drawings
 from fastgan.training.folder import Folder, latest_folder, next_folder
 from fastgan.training.guard import CollapseGuard, spread
 from fastgan.training.interrupt import Interrupt
 from fastgan.training.keeping import Keeper, check_same
 from fastgan.training.picture import picture, usual_number
 from fastgan.training.run import Run, load_run
-from fastgan.training.sampling import MOST_COLUMNS, cycled, write_image
+from fastgan.training.sampling import MOST_COLUMNS, cycled, grid, write_image
 from fastgan.training.session import Engine, Session
 from fastgan.training.telemetry import Silence, Telemetry
 from fastgan.training.watching import Watch
 
 RUNS = Path("runs")
 GRID_ROWS = 8
-"""Rows of the fixed grid with one class a column."""
+"""Rows of the fixed grid with one class a column; columns of what autoencoders make of real images."""
 REAL = 256
 """Real images that the samples' spread is compared with."""
 
@@ -151,7 +152,8 @@ def _train(
 ) -> None:
     training, ranks = config.training, session.ranks
     with ranks.agreed():
-        guard = CollapseGuard(_real_spread(config, source) if ranks.first else 0.0, config.collapse.sigma_growth)
+        real = _some_real(config, source) if ranks.first else None
+        guard = CollapseGuard(spread(real) if ranks.first else 0.0, config.collapse.sigma_growth)
     watch = Watch(config, folder)
     keeper = Keeper(config, folder, session, guard, watch)
     if resume:
@@ -199,9 +201,8 @@ def _train(
             if done or (training.sample_every and session.round % training.sample_every == 0):
                 with ranks.agreed():
                     if ranks.first:
-                        samples = _fixed_samples(config, session)
+                        samples, shown = _fixed_samples(config, session, real)
                         log.warn(guard.look_at_samples(samples))
-                        shown = picture(samples, config.data.source, _columns(config))
                         log.show("samples", shown, session.round)
                         write_image(shown, folder.samples / f"{session.round:08d}.png")
             if saves:
@@ -227,7 +228,7 @@ def build_session(config: Config, source: Source | Distribution, ranks: Ranks = 
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"the networks of this configuration can't be built: {str(error).splitlines()[0]}") from None
     if ranks.count > 1:
-        game.over_ranks, game.gather = ranks.mean, ranks.gather
+        game.over_ranks, game.gather, game.pool = ranks.mean, ranks.gather, ranks.pool
     if ranks.count > 1 and config.network.batch_norm_ranks != 1:
         _share_batch_norm(config, game, ranks)
     return Session(
@@ -314,7 +315,7 @@ def zero_stage(config: Config, player: str) -> int:
 
 
 def _stage_notes(config: Config) -> list[str]:
-    lowered = [player for player in ("discriminator", "generator") if zero_stage(config, player) != config.engine.zero_stage]
+    lowered = [player for player in config.players if zero_stage(config, player) != config.engine.zero_stage]
     return [
         f"the {player} has a term of second order or of its weights, or an objective of features, which ZeRO-3 can't step: "
         "it is trained at stage 2"
@@ -445,14 +446,21 @@ def review(config: Config, source: Source | Distribution) -> Iterable[str]:
     )
 
 
-def _fixed_samples(config: Config, session: Session) -> Tensor:
-    """Samples of the averaged generator from the same latents every time; with classes, in columns of one class each."""
+def _fixed_samples(config: Config, session: Session, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples of the averaged generator from the same latents every time, with classes in columns of one class each; of
+    autoencoders mixtures of the same real images. And the picture of them."""
     generator, columns = session.average.networks["generator"], _columns(config)
+    device = next(generator.parameters()).device
+    if config.game != "adversarial":
+        discriminator = session.game.played().get("discriminator")
+        drawn = drawings(generator, discriminator, real[:GRID_ROWS].to(device))
+        return drawn["G(mixture)"], grid(torch.cat(list(drawn.values())), len(real[:GRID_ROWS]))
     number = GRID_ROWS * columns if columns else usual_number(config.data.source)
-    rows = torch.arange(number, device=next(generator.parameters()).device)
+    rows = torch.arange(number, device=device)
     z = Prior.of(config.latent)(Draw(config.seed, "grid", 0, rows))
     with torch.no_grad():
-        return generator(z, cycled(range(columns), rows)) if columns else generator(z)
+        samples = generator(z, cycled(range(columns), rows)) if columns else generator(z)
+    return samples, picture(samples, config.data.source, columns)
 
 
 def _columns(config: Config) -> int | None:
@@ -460,11 +468,11 @@ def _columns(config: Config) -> int | None:
     return min(config.network.classes, MOST_COLUMNS) or None
 
 
-def _real_spread(config: Config, source: Source | Distribution) -> float:
+def _some_real(config: Config, source: Source | Distribution) -> Tensor:
     stream = open_stream(config, source, torch.device("cpu"), batch_size=REAL)
     images = next(stream)["images"]
     stream.close()
-    return spread(images)
+    return images
 
 
 def _opening(config: Config, session: Session, folder: Folder) -> str:

@@ -14,6 +14,7 @@ from fastgan.checked import UserError
 from fastgan.config import Config
 from fastgan.engine import resolve_device, resolve_precision
 from fastgan.games import Game
+from fastgan.networks.coding import Decoding, Redrawing
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.average import MovingAverage
 from fastgan.training.folder import Folder
@@ -43,18 +44,25 @@ class Run:
     @property
     def generator(self) -> nn.Module:
         """`generator(z)` or, with classes, `generator(z, labels)` -> images in [-1, 1], or unbounded points (B, 2); the weights
-        as last stepped."""
-        return self.game.get_submodule("generator")
+        as last stepped. Of autoencoders the decoder (`Decoding`)."""
+        return of_latents(self.game.get_submodule("generator"), self.config)
 
     @property
     def ema_generator(self) -> nn.Module:
         """The generator with averaged weights: the one to sample from."""
-        return self.average.networks["generator"]
+        return of_latents(self.average.networks["generator"], self.config)
 
     @property
     def discriminator(self) -> nn.Module:
-        """`discriminator(x)` or, with classes, `discriminator(x, labels)` -> scores, higher = more real."""
-        return self.game.get_submodule("discriminator")
+        """`discriminator(x)` or, with classes, `discriminator(x, labels)` -> scores, higher = more real. Of autoencoders how
+        well D draws x again, or where there is none, G (`Redrawing`)."""
+        network = self.game.played().get("discriminator")
+        return Redrawing(network or self.game.get_submodule("generator")) if self.codes_images else network
+
+    @property
+    def codes_images(self) -> bool:
+        """Whether its networks are autoencoders: latents are codes of images, and no prior is known."""
+        return codes_images(self.config)
 
     @property
     def precision(self) -> str:
@@ -65,6 +73,16 @@ class Run:
     def untrained(self) -> "Run":
         """The same run before its first round: what training is compared with."""
         return _fresh(self.folder, self.config, self.device)
+
+
+def codes_images(config: Config) -> bool:
+    """Whether a run of `config` trains autoencoders."""
+    return config.game != "adversarial"
+
+
+def of_latents(generator: nn.Module, config: Config) -> nn.Module:
+    """A player's network as a function of latents: itself, or an autoencoder's decoder."""
+    return Decoding(generator, config.data.channels, config.data.resolution) if codes_images(config) else generator
 
 
 def load_run(path: str | Path, device: str | None = None, checkpoint: str | int = "newest") -> Run:

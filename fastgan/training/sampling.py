@@ -23,6 +23,7 @@ from fastgan.latent import Prior, samplers
 from fastgan.latent.samplers import PASSES, Hubness, Pair, Plain, Refined, Sampler, Truncation
 from fastgan.objectives import OBJECTIVES, UNTRAINED, chosen
 from fastgan.progress import progress
+from fastgan.training.coding import prior_of
 from fastgan.training.files import make_room_for
 from fastgan.training.real import real_images
 from fastgan.training.run import Run
@@ -311,7 +312,7 @@ def classes_in_turn(run: Run, labels: Sequence[int] | Literal["uniform"] | None)
 
 def _prior(run: Run, truncation: float | None) -> Prior:
     """The run's own prior, or the normal one cut at +-truncation."""
-    prior = Prior.of(run.config.latent)
+    prior = prior_of(run)
     return prior if truncation is None else Truncation(threshold=truncation).prior_of(prior)
 
 

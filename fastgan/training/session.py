@@ -122,7 +122,6 @@ class Session:
             if self.round % phase.every:
                 continue
             engine = self.engines[phase.player]
-            engine.set_rate(self.rate(phase.player, self.round) * self.rollbacks.rate, burnt_in)
             seen: list[Statistics] = []
             for turn in range(phase.times):
                 if phase.fresh or not batches:
@@ -133,10 +132,10 @@ class Session:
                             loss, observed = phase.loss(batch, self._draw(phase, turn, part))
                         engine.backward(loss / self.accumulate)
                         seen.append(observed)
+                statistics[phase.name] = _mean(seen)
                 waiting.append((phase, engine))
                 if not phase.waits:
-                    self._step(waiting, measured)
-            statistics[phase.name] = _mean(seen)
+                    self._step(waiting, statistics, burnt_in, measured)
         self.ranks.mean_([value for observed in statistics.values() for value in observed.values()])
         self._count(statistics)
         self.game.after(statistics)
@@ -268,12 +267,26 @@ class Session:
                     stack.enter_context(engine.whole(changed))
             yield
 
-    def _step(self, waiting: list[tuple[Phase, Engine]], measured: bool) -> None:
+    def _step(
+        self, waiting: list[tuple[Phase, Engine]], statistics: Mapping[str, Statistics], burnt_in: float, measured: bool
+    ) -> None:
+        paces = self._paces(statistics)
         for phase, engine in waiting:
+            factor = self.rate(phase.player, self.round) * self.rollbacks.rate * paces.get(phase.player, 1.0)
+            engine.set_rate(factor, burnt_in)
             norm = engine.step(measured)
             if norm is not None:
                 self.gradient_norms[phase.name] = norm
         waiting.clear()
+
+    def _paces(self, statistics: Mapping[str, Statistics]) -> dict[str, float]:
+        """The game's, equal on all ranks. Where it sets any, the host waits for the device: optimisers take numbers."""
+        paces = self.game.paces(statistics)
+        if not paces:
+            return {}
+        values = torch.stack(list(paces.values()))
+        self.ranks.mean_([values])
+        return dict(zip(paces, values.tolist(), strict=True))
 
     def _next_batches(self) -> list[Batch]:
         self.images += self.batch_size

@@ -39,6 +39,11 @@ whole = ranks.gather(x)
 (whole * torch.arange(8.0).view(4, 2)).sum().backward()
 said += [whole.tolist(), x.grad.tolist()]
 
+x.grad = None
+pooled = ranks.pool(x)
+(pooled * (ranks.rank + 1) * torch.arange(8.0).view(4, 2)).sum().backward()
+said += [torch.equal(pooled, whole), x.grad.tolist()]
+
 def wrong(at, error):
     try:
         with ranks.agreed():
@@ -104,8 +109,10 @@ def test_ranks_agree(mpi):
         wrong = [None, "rank 1: no", "disk: full"]
         whole = [[0, 1], [2, 3], [10, 11], [12, 13]]
         slope = [[8, 10], [12, 14]] if rank else [[0, 2], [4, 6]]  # twice its own: the mean over ranks takes half of it
+        pooled = [[12, 15], [18, 21]] if rank else [[0, 3], [6, 9]]  # the first rank's loss, and twice that on the second
         assert json.loads(said) == [
-            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), whole, slope, *wrong, *alone, None if rank else [5, 6],
+            *(rank, 2, rank == 0, False, True, "a", mean, 0.5), whole, slope, True, pooled, *wrong, *alone,
+            None if rank else [5, 6],
         ]  # fmt: skip
 
 
@@ -117,6 +124,7 @@ def test_alone_nothing_is_set_up():
     ALONE.mean_([value])
     assert ALONE.mean(value) is value
     assert ALONE.gather(value) is value
+    assert ALONE.pool(value) is value
     assert value.tolist() == [1, 1]
     for section in (ALONE.agreed, ALONE.alone):
         with pytest.raises(UserError, match=r"^no$"), section():

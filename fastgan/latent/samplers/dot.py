@@ -80,13 +80,13 @@ class DOT(Sampler):
         return greatest
 
     def _projected(self, pair: Pair, gradient: Tensor, z: Tensor) -> Tensor:
-        if pair.prior.kind == "uniform" or self.projection == "none":
+        if pair.prior.kind in ("uniform", "mixtures") or self.projection == "none":
             return gradient
         along = (gradient * z).sum(1, keepdim=True) * z
         return gradient - along / (sqrt(z.shape[1]) if self.projection == "published" else z.square().sum(1, keepdim=True))
 
     def _inside(self, pair: Pair, z: Tensor) -> Tensor:
-        if pair.prior.kind == "normal":
+        if pair.prior.kind in ("normal", "mixtures"):
             return z
         bound = pair.prior.truncation if pair.prior.kind == "truncated-normal" else 1.0
         return z.clamp(-bound, bound)

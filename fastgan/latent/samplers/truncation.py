@@ -22,8 +22,8 @@ class Truncation(Plain):
         """The normal prior, cut.
 
         Raises:
-            UserError: the prior is uniform.
+            UserError: the prior is another.
         """
-        if prior.kind == "uniform":
-            raise UserError("truncation cuts a normal prior; this run's is uniform")
+        if prior.kind not in ("normal", "truncated-normal"):
+            raise UserError(f"truncation cuts a normal prior; this run's is {prior.kind}")
         return Prior(prior.dim, "truncated-normal", self.threshold)

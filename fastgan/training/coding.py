@@ -1,0 +1,68 @@
+"""Runs of autoencoders: the codes of their images, and what they draw."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.data import Stream, open_source
+from fastgan.engine.local import AUTOCAST
+from fastgan.latent import Mixtures, Prior
+from fastgan.training.run import Run
+
+MOST = 4096
+"""Training images whose codes stand for the whole set."""
+_BATCH = 64
+
+
+def prior_of(run: Run) -> Prior | Mixtures:
+    """What a run's latents are drawn from: its prior, or, of autoencoders, mixtures of pairs of its training images' codes, as
+    the game mixes them.
+
+    Raises:
+        DataError: the training images can't be opened.
+    """
+    if not run.codes_images:
+        return Prior.of(run.config.latent)
+    with training_images(run, MOST) as batches:
+        codes = torch.cat([encoded(run, images) for images in batches])
+    return Mixtures(codes, run.config.gaia.mix_mean, run.config.gaia.mix_deviation)
+
+
+@torch.no_grad()
+def encoded(run: Run, images: Tensor) -> Tensor:
+    """The averaged generator's codes of images (B, C, H, W): (B, dim) float32, on the run's device."""
+    dtype = AUTOCAST[run.precision]
+    with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
+        return run.ema_generator.encode(images.to(run.device)).float()
+
+
+@contextlib.contextmanager
+def training_images(run: Run, most: int) -> Iterator[Iterator[Tensor]]:
+    """So many of a run's training images at most, in an order that the run's seed sets, by batches (B, C, H, W) in [-1, 1];
+    neither mirrored nor with noise."""
+    data = run.config.data
+    source = open_source(data.source, data.path, on_bad_image=data.on_bad_image, quiet=True)
+    names = ("resolution", "channels", "crop", "min_area", "filter", "threads")
+    count = min(most, len(source))
+    stream = Stream(
+        source, batch_size=min(_BATCH, count), seed=run.config.seed, **{name: getattr(data, name) for name in names}
+    )
+    with contextlib.closing(stream):
+        yield (next(stream)["images"][: count - first] for first in range(0, count, _BATCH))
+
+
+@torch.no_grad()
+def drawings(generator: nn.Module, discriminator: nn.Module | None, images: Tensor) -> dict[str, Tensor]:
+    """What autoencoders make of real images (B, C, H, W), by title, (B, C, H, W) each: x, D(x), G(x), D(G(x)), and G and D of
+    the mixture of each image's code with the next one's, in equal shares. Without D, what does not need it."""
+    code = generator.encode(images)
+    mixture = [(part + part.roll(-1, 0)) / 2 for part in code]
+    mixture = type(code)(*mixture) if hasattr(code, "_fields") else tuple(mixture)
+    generated = {"G(x)": generator.decode(code), "G(mixture)": generator.decode(mixture)}
+    if discriminator is None:
+        return {"x": images, **generated}
+    redrawn = {f"D({title})": discriminator(drawn) for title, drawn in {"x": images, **generated}.items()}
+    titles = ("x", "D(x)", "G(x)", "D(G(x))", "G(mixture)", "D(G(mixture))")
+    return {title: ({"x": images} | generated | redrawn)[title] for title in titles}
