@@ -3,12 +3,12 @@
     A(x) = (1 - w) R(x) + w D(x),     R = sum over pixels |x - G(z*)|,     D = sum over features |f(x) - f(G(z*))|,     w = 0.1
 
 Schlegl, Seebock, Waldstein, Schmidt-Erfurth, Langs, "Unsupervised anomaly detection with generative adversarial networks to
-guide marker discovery" (IPMI 2017), sections 2.2 and 2.3; f is what D's last linear layer is given. There z* descends A itself,
-for 500 steps; here it is what `fastgan.latent.invert` finds, which looks at G alone.
+guide marker discovery" (IPMI 2017), sections 2.2 and 2.3; f is what D's last linear layer is given, or the code of a D that is
+an autoencoder. There z* descends A itself, for 500 steps; here it is what `fastgan.latent.invert` finds by G alone.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fastgan.checked import UserError, nearest
 from fastgan.latent.inversion import Inverted
 from fastgan.networks import WithFeatures
+from fastgan.networks.coding import Redrawing
 from fastgan.training.files import write_json
 from fastgan.training.inverting import Job, Look, Manner, digest
 from fastgan.training.parts import write_csv
@@ -115,7 +116,7 @@ def anomaly_parts(discriminator: nn.Module, images: Tensor, found: Inverted) -> 
     """R and D of each image.
 
     Args:
-        discriminator: in evaluation mode; with a linear last layer.
+        discriminator: in evaluation mode; with a linear last layer, or `Redrawing`.
         images: (B, C, H, W) in [-1, 1].
         found: what `invert` found for them.
 
@@ -125,23 +126,28 @@ def anomaly_parts(discriminator: nn.Module, images: Tensor, found: Inverted) -> 
     Raises:
         ValueError: the network has no linear last layer.
     """
-    judge = _judge(discriminator)
+    features = _features_of(discriminator)
     labels = () if found.labels is None else (found.labels,)
     with torch.no_grad():
-        ours, theirs = (judge(x, *labels).features for x in (images, found.reconstructions.to(images.dtype)))
+        ours, theirs = (features(x, *labels) for x in (images, found.reconstructions.to(images.dtype)))
     residual = (images - found.reconstructions).float().abs().flatten(1).sum(1)
     return {"residual": residual, "features": (ours - theirs).abs().sum(1)}
 
 
-def _judge(discriminator: nn.Module) -> WithFeatures:
-    """What hands out D's features: it is in training mode, in which it does; the network in it stays as it is."""
+def _features_of(discriminator: nn.Module) -> Callable[..., Tensor]:
+    """(images, or images and labels) -> D's features, (B, F)."""
+    if isinstance(discriminator, Redrawing):
+        return lambda x, *labels: torch.cat([part.flatten(1).float() for part in discriminator.autoencoder.encode(x)], dim=1)
     network = discriminator.network if isinstance(discriminator, WithFeatures) else discriminator
-    return WithFeatures(network, projected=True)
+    judge = WithFeatures(
+        network, projected=True
+    )  # in training mode, in which it hands out features; the network stays as it is
+    return lambda x, *labels: judge(x, *labels).features
 
 
 def _look(run: Run) -> Look:
     try:
-        _judge(run.discriminator)
+        _features_of(run.discriminator)
     except ValueError as error:
         raise UserError(f"the run in {run.path} can't score anomalies: {error}") from None
     return lambda images, found: anomaly_parts(run.discriminator, images, found)

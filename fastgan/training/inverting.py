@@ -188,8 +188,9 @@ class Job:
 
     def summary(self, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
         """What the tables say in all; of a finished job."""
-        found = np.array([(row["error"], row["steps"], row["converged"]) for row in self.rows()])
-        error, steps, converged = found.T
+        names = ("error", "steps", "converged")
+        found = np.fromiter((tuple(row[name] for name in names) for row in self.rows()), [(name, np.float64) for name in names])
+        error, steps, converged = (found[name] for name in names)
         source, state = self.targets.source, _state(self.out)
         kinds = {name: source.labels == label for label, name in enumerate(source.classes)} if len(source.classes) > 1 else {}
         return {
@@ -219,6 +220,8 @@ class Job:
         if (self.out / SETTINGS).exists():
             state = _state(self.out)
             _check_same(self.out, state["settings"], identity)
+            for left in self.out.glob("*.partial"):  # of a process that was killed
+                left.unlink(missing_ok=True)
             return state["seconds"] is not None
         if other := next((path.name for path in sorted(self.out.iterdir()) if not path.name.startswith(".")), None):
             raise UserError(f"{self.out} holds other files, {other}: choose a new folder")

@@ -142,3 +142,20 @@ def test_what_can_not_be_scored(run, folder):
     for weight in (-0.1, 1.5, float("nan")):
         with pytest.raises(UserError, match=r"weight must be in \[0, 1\]"):
             score_images(run, Targets.of(run, folder), None, QUICK, weight=weight)
+
+
+def test_autoencoders_have_their_codes_for_features(tmp_path):
+    small = ("network.content=4", "network.style=3", "network.blocks=1")
+    run = fresh_run(tmp_path / "run", "gaia-digits", *small)
+    np.savez(tmp_path / "x.npz", images=np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8))
+    targets = Targets.of(run, tmp_path / "x.npz")
+    rows = score_images(run, targets, tmp_path / "out", Manner(inversion=inversion(["steps=3"])))["scores"]
+    stored = np.load(tmp_path / "out" / "latents.npz")
+    assert stored["latents"].shape == (3, 7)
+    with torch.no_grad():
+        drawn = run.ema_generator(torch.from_numpy(stored["latents"]))
+        codes = [run.discriminator.autoencoder.encode(x) for x in (targets.take(range(3)), drawn)]
+    expected = sum((ours - theirs).abs().flatten(1).sum(1) for ours, theirs in zip(*codes, strict=True))
+    assert [row["features"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-3)
+    with pytest.raises(UserError, match="density of its latents, for prior_weight, is not known"):
+        score_images(run, targets, None, Manner(inversion=inversion(["prior_weight=0.1"])))
