@@ -12,18 +12,18 @@ every `.grad` spends 3. Batch norms that follow a convolution are folded into it
 kernel for errors and their slope (`kernels/image_error.py`), and what follows the gradient another (`kernels/latent_step.py`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from math import cos, isfinite, pi
+from math import isfinite
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.draw import Draw
-from fastgan.kernels.image_error import image_error
-from fastgan.kernels.latent_step import latent_step
+from fastgan.kernels.image_error import LOSSES, image_error
+from fastgan.latent.descent import LBFGS, OPTIMISERS, SCHEDULES, Adaptive, Room, scales
 from fastgan.latent.folding import folded
 from fastgan.latent.frozen import frozen
 from fastgan.latent.leaves import Latent, Leaves
@@ -33,12 +33,12 @@ from fastgan.latent.replay import repeat
 CHECK_EVERY = 10
 """Iterations between two looks at which images are done. A look waits for the device."""
 
+TOLD_EVERY = 50
+"""Iterations between two words to `progress` where nothing is looked at."""
+
 LEAVING = 1 / 8
 """Share of a batch's rows that must be done before the batch shrinks: a new shape costs the choice of new kernels, on CUDA the
 capture of a new graph. Until then rows that are done are carried along, their results kept as they were."""
-
-_BETAS = {"adam": (0.9, 0.999), "rmsprop": (0.0, 0.99)}  # torch's defaults
-_EPS = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +96,7 @@ class Inversion:
             raise ValueError(f"stop_error must be at least 0, not {self.stop_error}")
 
 
-_CHOICES = {
-    "optimiser": ("lbfgs", "adam", "rmsprop"),
-    "schedule": ("cosine", "constant", "linear"),
-    "loss": ("mse", "bce"),
-}
+_CHOICES = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "loss": LOSSES}
 
 
 @dataclass(frozen=True)
@@ -217,14 +213,13 @@ class _Search:
         self.device, self.given = weight.device, weight.dtype
         """Where the work is done, and the type that the generator takes latents in."""
         self.real = torch.promote_types(weight.dtype, torch.float32)
-        self.bound, self.pull = None, 0.0
         self.leaves = Leaves(prior(self._source("start", torch.zeros(1, dtype=torch.int64))), joined=True)
         """The structure of a latent. Here it is one row (D,) for each start, whatever its leaves."""
+        held = getattr(generator, "choosing", 0)
+        self.room = Room(held=held)
         if isinstance(prior, Prior):
-            self.bound = {"normal": None, "truncated-normal": prior.truncation, "uniform": 1.0}[prior.kind]
-            self.pull = settings.prior_weight / prior.dim if prior.kind != "uniform" else 0.0
-        self.held = getattr(generator, "choosing", 0)
-        """Leading coordinates that have no slope."""
+            bound = {"normal": None, "truncated-normal": prior.truncation, "uniform": 1.0}[prior.kind]
+            self.room = Room(settings.prior_weight / prior.dim if prior.kind != "uniform" else 0.0, bound, held)
 
     def __call__(self, images: Tensor, labels: Tensor | None, numbers: Tensor, progress: Callable[[float], None]) -> Inverted:
         settings = self.settings
@@ -240,16 +235,15 @@ class _Search:
             starts = self._starts(targets, mine, numbers[part], banks)
             rows = torch.arange(len(targets), device=self.device).repeat_interleave(rows_each)
             row_labels = None if mine is None else mine.repeat_interleave(settings.starts, 1).flatten()
-            share = len(targets) / len(images)
-            pieces = [
-                self._descend(z, targets[row], label, row, lambda done, f=first, s=share: progress(f / len(images) + s * done))
-                for z, row, label in zip(
-                    starts.split(settings.batch_size),
-                    rows.split(settings.batch_size),
-                    [None] * len(rows) if row_labels is None else row_labels.split(settings.batch_size),
-                    strict=False,
-                )
-            ]
+            pieces = []
+            for begin in range(0, len(rows), settings.batch_size):  # several where an image has more rows than a batch
+                some = slice(begin, begin + settings.batch_size)
+                label = None if row_labels is None else row_labels[some]
+
+                def told(done: float, before: int = first * rows_each + begin, count: int = len(rows[some])) -> None:
+                    progress((before + done * count) / (len(images) * rows_each))
+
+                pieces.append(self._descend(starts[some], targets[rows[some]], label, rows[some], told))
             z, losses, steps, done = (torch.cat(parts) for parts in zip(*pieces, strict=True))
             losses = losses.view(len(targets), rows_each)
             best = losses.nan_to_num(torch.inf, torch.inf).argmin(1)
@@ -262,20 +256,18 @@ class _Search:
                     "latents": z[kept],
                     "reconstructions": drawn.to(self.real),
                     "errors": of_image.errors,
-                    "losses": self._objective(of_image.losses, z[kept]),
+                    "losses": self.room.objective(of_image.losses, z[kept]),
                     "labels": chosen,
                     "steps": steps[kept],
                     "converged": done[kept],
                     "starts": best % settings.starts,
                 }
             )
-            progress((first + len(targets)) / len(images))
         return self._result(images, labels, found)
 
     def pictures(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the generator draws for rows of latents."""
-        drawn = self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
-        return drawn if isinstance(drawn, Tensor) else _refuse_output(drawn)
+        return self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
 
     def exact(self) -> torch.autocast:
         """Inside, nothing is cast to half precision."""
@@ -291,9 +283,6 @@ class _Search:
     def _rows(self, latent: Latent) -> Tensor:
         return Leaves(latent, joined=True).rows()[0].to(self.device, self.real)
 
-    def _objective(self, losses: Tensor, z: Tensor) -> Tensor:
-        return losses + 0.5 * self.pull * z.square().sum(1) if self.pull else losses
-
     def _starts(self, targets: Tensor, labels: Tensor | None, numbers: Tensor, banks: dict) -> Tensor:
         """(B labels starts, D): the starts are the same for every label that is tried, unless samples are looked through."""
         tried = 1 if labels is None else labels.shape[1]
@@ -304,7 +293,7 @@ class _Search:
         if labels is None:
             return near[None].flatten(0, 1)
         every = torch.stack([near[label] for label in sorted(near)], 1)  # (B, labels known, starts, D)
-        place = torch.searchsorted(torch.tensor(sorted(near), device=self.device), labels)
+        place = torch.searchsorted(torch.tensor(sorted(near), device=self.device), labels.contiguous())
         return every[torch.arange(len(targets), device=self.device)[:, None], place].flatten(0, 2)
 
     def _banks(self, labels: Tensor | None) -> dict[int | None, Tensor]:
@@ -327,6 +316,8 @@ class _Search:
         return bank[best + torch.arange(self.settings.starts, device=self.device) * self.settings.nearest]
 
     def _checked(self, drawn: Tensor, targets: Tensor) -> Tensor:
+        if not isinstance(drawn, Tensor):
+            raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
         if drawn.shape[1:] != targets.shape[1:]:
             raise ValueError(f"the generator draws {tuple(drawn.shape[1:])}, the images are {tuple(targets.shape[1:])}")
         return drawn
@@ -336,7 +327,11 @@ class _Search:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents, losses, iterations and whether each was done, of rows of starts."""
         settings, count = self.settings, len(z)
-        optimiser = (_LBFGS if settings.optimiser == "lbfgs" else _Adaptive)(self, z)
+        if settings.optimiser == "lbfgs":
+            optimiser = LBFGS(z, self.room, settings.rate, settings.history)
+        else:
+            every = scales(settings.optimiser, settings.schedule, settings.rate, settings.steps)
+            optimiser = Adaptive(z, self.room, settings.optimiser, every)
         work = optimiser.state | {"x": targets, "row": torch.arange(count, device=self.device), "image": images}
         work |= {"error": torch.full((count,), torch.inf, dtype=self.real, device=self.device)}
         if labels is not None:
@@ -372,33 +367,31 @@ class _Search:
             result["z"][at], result["loss"][at] = work["best_z"][rows], work["best_loss"][rows]
             result["steps"][at], result["done"][at] = taken, done
 
-        taken, every = 0, CHECK_EVERY if watched else 50
+        taken = 0
+        turns = CHECK_EVERY if watched else settings.steps if self.device.type == "cuda" else TOLD_EVERY
         while taken < settings.steps and len(work["row"]):
-            turns = min(every if watched or self.device.type != "cuda" else settings.steps, settings.steps - taken)
-            repeat(step, turns, self.device, self.capture)
-            taken += turns
-            progress(taken / max(settings.steps, 1))
-            if not watched or taken == settings.steps:
-                continue
-            done = self._done(work, taken, count) & ~result["done"][work["row"]]
-            gone = result["done"][work["row"]] | done
-            leave(done, taken, True)
-            if gone.sum().item() >= LEAVING * len(gone):
-                for name in work:
-                    work[name] = work[name][~gone]
+            repeat(step, min(turns, settings.steps - taken), self.device, self.capture)
+            taken = min(taken + turns, settings.steps)
+            progress(taken / settings.steps)
+            if watched:
+                gone = result["done"][work["row"]]
+                done = self._done(work, taken) & ~gone
+                leave(done, taken, True)
+                gone |= done
+                if gone.sum().item() >= LEAVING * len(gone):
+                    for name in work:
+                        work[name] = work[name][~gone]
         left = ~result["done"][work["row"]]
         if len(left):  # the last iterate has not been looked at
-            of_image = image_error(
-                self._checked(self.pictures(work["z"], work.get("label")), work["x"]), work["x"], settings.loss
-            )
-            loss = self._objective(of_image.losses, work["z"])
+            drawn = self._checked(self.pictures(work["z"], work.get("label")), work["x"])
+            loss = self.room.objective(image_error(drawn, work["x"], settings.loss).losses, work["z"])
             better = loss < work["best_loss"]
             work["best_loss"] = torch.where(better, loss, work["best_loss"])
             work["best_z"] = torch.where(better[:, None], work["z"], work["best_z"])
             leave(left, taken, False)
         return result["z"], result["loss"], result["steps"], result["done"]
 
-    def _done(self, work: dict[str, Tensor], taken: int, count: int) -> Tensor:
+    def _done(self, work: dict[str, Tensor], taken: int) -> Tensor:
         settings, best = self.settings, work["best_loss"]
         done = torch.zeros(len(best), dtype=torch.bool, device=self.device)
         if settings.patience:
@@ -431,123 +424,6 @@ class _Search:
             for name in found[0]
         }
         return Inverted(**joined | {"latents": self.leaves.assemble([joined["latents"]])})
-
-
-class _Adaptive:
-    """Adam, and RMSprop as Adam without momentum and corrections. Remembers the iterate of the lowest loss."""
-
-    def __init__(self, search: _Search, z: Tensor) -> None:
-        settings = search.settings
-        self.search, (self.beta1, self.beta2) = search, _BETAS[settings.optimiser]
-        self.state = {"z": z, "v": torch.zeros_like(z), "best_z": z.clone(), "best_loss": _worst(z)}
-        if self.beta1:
-            self.state["m"] = torch.zeros_like(z)
-        if search.held:
-            self.state["held"] = z[:, : search.held].clone()
-        scales = [_scales(settings, k) for k in range(settings.steps)]
-        self.scales = torch.tensor(scales, dtype=search.real, device=search.device).view(-1, 2)
-        self.now = torch.zeros(1, dtype=torch.int64, device=search.device)  # on the device: a captured step must count too
-
-    def step(self, work: dict[str, Tensor], losses: Tensor, grad: Tensor) -> None:
-        search = self.search
-        latent_step(
-            work["z"], grad, work["v"], self.scales.index_select(0, self.now).flatten(),
-            losses, work["best_loss"], work["best_z"],
-            momentum=work.get("m"), beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=search.pull, bound=search.bound,
-        )  # fmt: skip
-        if search.held:
-            work["z"][:, : search.held] = work["held"]
-        self.now += 1
-
-
-def _scales(settings: Inversion, k: int) -> tuple[float, float]:
-    """What iteration k multiplies the mean gradient and the root of its mean square by."""
-    passed = k / settings.steps
-    rate = settings.rate * {"cosine": 0.5 + 0.5 * cos(pi * passed), "linear": 1 - passed, "constant": 1.0}[settings.schedule]
-    if settings.optimiser == "rmsprop":
-        return rate, 1.0
-    beta1, beta2 = _BETAS["adam"]
-    return rate / (1 - beta1 ** (k + 1)), (1 - beta2 ** (k + 1)) ** -0.5
-
-
-class _LBFGS:
-    """L-BFGS of each row by itself (Nocedal and Wright, "Numerical optimization", 2nd edition, algorithms 7.4 and 3.1).
-
-    Every iteration looks at one trial point of each row, z + t d. Where the loss has fallen enough (Armijo, 1e-4 of the slope's
-    promise) the row moves there, learns from it and tries a whole step along its next direction; elsewhere t is cut to the
-    minimum of the parabola through what is known, between 0.1 and 0.5 of it. A direction that fails MAX_CUTS times running is
-    dropped with all that was learnt. So rows search along lines of their own, at one forward and backward of the batch each
-    time.
-
-    Moves s and changes of the gradient y are kept divided by sqrt(s . y), which changes no direction: s . y is 1 then, a pair
-    of zeros is none, and what two loops over the pairs compute is two triangular systems.
-    """
-
-    ARMIJO, MAX_CUTS = 1e-4, 10
-
-    def __init__(self, search: _Search, z: Tensor) -> None:
-        history = search.settings.history
-        self.search = search
-        self.state = {
-            "z": z,  # the trial point
-            "best_z": z.clone(),
-            "best_loss": _worst(z),
-            "grad": torch.zeros_like(z),  # at best_z
-            "direction": torch.zeros_like(z),
-            "length": z.new_zeros(len(z)),
-            "cuts": z.new_zeros(len(z)),
-            "moves": z.new_zeros(len(z), history, z.shape[1]),  # the newest stands last
-            "turns": z.new_zeros(len(z), history, z.shape[1]),
-        }
-
-    def step(self, work: dict[str, Tensor], losses: Tensor, grad: Tensor) -> None:
-        search = self.search
-        loss = search._objective(losses, work["z"])
-        grad = grad.to(work["z"].dtype) + search.pull * work["z"]
-        if search.held:
-            grad[:, : search.held] = 0
-        move, turn = work["z"] - work["best_z"], grad - work["grad"]
-        promise = (work["grad"] * move).sum(1)
-        first = work["best_loss"].isinf()
-        fell = first | (loss <= work["best_loss"] + self.ARMIJO * promise)
-        lost = ~fell & (work["cuts"] + 1 >= self.MAX_CUTS)
-        anew = fell | lost
-        cut = (-promise / (2 * (loss - work["best_loss"] - promise))).nan_to_num(0.1).clamp(0.1, 0.5)
-
-        curvature = (move * turn).sum(1)
-        learns = fell & ~first & (curvature > _FLAT * move.norm(dim=1) * turn.norm(dim=1))
-        scale = curvature.clamp_min(torch.finfo(curvature.dtype).tiny).rsqrt()[:, None]
-        for pairs, new in ((work["moves"], move), (work["turns"], turn)):
-            later = torch.cat([pairs[:, 1:], (new * scale)[:, None]], 1)
-            pairs.copy_(torch.where(learns[:, None, None], later, pairs).masked_fill_(lost[:, None, None], 0))
-        for name, new in (("best_loss", loss), ("best_z", work["z"]), ("grad", grad)):
-            work[name].copy_(torch.where(fell if new.dim() == 1 else fell[:, None], new, work[name]))
-        work["direction"].copy_(torch.where(anew[:, None], self._direction(work), work["direction"]))
-        work["length"].copy_(torch.where(anew, 1.0, work["length"] * cut))
-        work["cuts"].copy_(torch.where(anew, 0.0, work["cuts"] + 1))
-        trial = torch.addcmul(work["best_z"], work["direction"], work["length"][:, None])
-        work["z"].copy_(trial if search.bound is None else trial.clamp(-search.bound, search.bound))
-
-    def _direction(self, work: dict[str, Tensor]) -> Tensor:
-        """-H grad; where nothing is learnt, against the gradient, by `rate` in the root mean square."""
-        moves, turns, grad = work["moves"], work["turns"], work["grad"][:, :, None]
-        upper = moves @ turns.mT  # its diagonal is 1, and what is below it is not read
-        first = torch.linalg.solve_triangular(upper, moves @ grad, upper=True, unitriangular=True)
-        rest = grad - turns.mT @ first
-        newest = turns[:, -1].square().sum(1)
-        plain = self.search.settings.rate / work["grad"].square().mean(1).sqrt().clamp_min(torch.finfo(newest.dtype).tiny)
-        scale = torch.where(newest > 0, 1 / newest, plain)[:, None, None]
-        second = first - scale * (turns @ rest)
-        second = torch.linalg.solve_triangular(upper.mT, second, upper=False, unitriangular=True)
-        return -(scale * rest + moves.mT @ second).squeeze(2)
-
-
-_FLAT = 1e-6
-"""Cosine between a move and the change of the gradient up to which nothing is learnt of it."""
-
-
-def _worst(z: Tensor) -> Tensor:
-    return z.new_full((len(z),), torch.inf)
 
 
 @contextmanager
@@ -600,7 +476,3 @@ def _check_labels(labels: Tensor | str | None, count: int, classes: int | None) 
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise ValueError(f"labels must be at least 0 and below {classes}, not {int(wrong)}")
     return labels[:, None]
-
-
-def _refuse_output(drawn: Sequence) -> Tensor:
-    raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
