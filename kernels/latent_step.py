@@ -15,7 +15,8 @@ Bytes per element of z, e to the element (4 in float32); eager code reads and wr
 
     options                        kernel              eager
     RMSprop                        6 e                 24 e
-    Adam, prior, bound             8 e                 42 e
+    Adam                           8 e                 27 e
+    Adam, prior, bound             8 e                 35 e
 
 Rows of more than MAX_BLOCK columns are read again from the cache where the prior's sum is asked for.
 """
