@@ -29,15 +29,15 @@ from fastgan.training.targets import Targets
 RUNS = Path("runs/inversion")
 
 FEW = 16
+_WGAN_GP = (
+    "network.family=wgan-cnn", "objective=wasserstein", "terms.wgan_gp.weight=10", "training.n_dis=5", "generator.rate=4e-4",
+    "discriminator.rate=4e-4",
+)  # fmt: skip
 GENERATORS = {
     "SN, 2,000 rounds": ("digits-sngan", ("training.steps=2000",), None),
     "SN, 100 rounds": ("digits-sngan", ("training.steps=100",), None),
     f"SN, 2,000 rounds on {FEW} digits": ("digits-sngan", ("training.steps=2000", "data.source=arrays"), FEW),
-    "WGAN-GP, 2,000 rounds": (
-        "digits-sngan",
-        ("training.steps=2000", "network.family=wgan-cnn", "objective=wasserstein", "terms.wgan_gp.weight=10"),
-        None,
-    ),
+    "WGAN-GP, 2,000 rounds": ("digits-sngan", ("training.steps=2000", *_WGAN_GP), None),
     "SN at 16x16, 2,000 rounds": ("digits-sngan", ("training.steps=2000", "data.resolution=16"), None),
 }
 """Name -> preset, settings, and how many training digits it sees (None: all)."""
