@@ -161,20 +161,19 @@ def _scored(row: dict[str, Any], weight: float, truth: np.ndarray | None) -> dic
 
 def _summary(job: Job, rows: list[dict[str, Any]], truth: np.ndarray | None, weight: float) -> dict[str, Any]:
     values = {name: np.array([row[name] for row in rows]) for name in ("score", "residual", "features", "error")}
-    whole, source = job.summary(), job.targets.source
-    kinds = {name: source.labels == label for label, name in enumerate(source.classes)} if len(source.classes) > 1 else {}
+    whole = job.summary()
     result = {name: whole[name] for name in ("run", "round", "images", "notes", "count", "mse", "seconds", "settings")}
     result |= {"weight": weight, "score": _spread(values["score"]), "auroc": None}
     if truth is not None:
         normal = truth == 0
         result["auroc"] = {name: auroc(found[truth >= 0], truth[truth >= 0]) for name, found in values.items()}
         result |= {"normal": _spread(values["score"][normal]), "anomalous": _spread(values["score"][truth == 1])}
-    result["by_class"] = {name: _spread(values["score"][own]) for name, own in kinds.items() if own.any()}
-    if truth is not None:
-        for name, own in kinds.items():
-            if own.any() and (truth[own] == 1).all():  # each kind of anomaly against all that is normal
-                both = own | normal
-                result["by_class"][name]["auroc"] = auroc(values["score"][both], own[both])
+    result["by_class"] = {}
+    for name, own in job.targets.kinds():
+        result["by_class"][name] = _spread(values["score"][own])
+        if truth is not None and (truth[own] == 1).all():  # each kind of anomaly against all that is normal
+            both = own | normal
+            result["by_class"][name]["auroc"] = auroc(values["score"][both], own[both])
     return result | {"scores": rows}
 
 

@@ -191,8 +191,7 @@ class Job:
         names = ("error", "steps", "converged")
         found = np.fromiter((tuple(row[name] for name in names) for row in self.rows()), [(name, np.float64) for name in names])
         error, steps, converged = (found[name] for name in names)
-        source, state = self.targets.source, _state(self.out)
-        kinds = {name: source.labels == label for label, name in enumerate(source.classes)} if len(source.classes) > 1 else {}
+        state = _state(self.out)
         return {
             "run": str(self.run.path),
             "round": self.run.round,
@@ -201,7 +200,7 @@ class Job:
             "count": len(error),
             "mse": _middle(error) | {"largest": float(error.max())},
             "share_below": {f"{limit:g}": float((error < limit).mean()) for limit in thresholds},
-            "by_class": {name: {"count": int(own.sum())} | _middle(error[own]) for name, own in kinds.items() if own.any()},
+            "by_class": {name: {"count": int(own.sum())} | _middle(error[own]) for name, own in self.targets.kinds()},
             "steps": {"mean": float(steps.mean()), "most": int(steps.max())},
             "converged": float(converged.mean()),
             "starts": self.manner.inversion.starts,
@@ -222,7 +221,9 @@ class Job:
             _check_same(self.out, state["settings"], identity)
             for left in self.out.glob("*.partial"):  # of a process that was killed
                 left.unlink(missing_ok=True)
-            return state["seconds"] is not None
+            if finished := state["seconds"] is not None:
+                self.parts.remove()  # killed just then, it could not
+            return finished
         if other := next((path.name for path in sorted(self.out.iterdir()) if not path.name.startswith(".")), None):
             raise UserError(f"{self.out} holds other files, {other}: choose a new folder")
         write_json(self.out / SETTINGS, {"settings": identity, "seconds": None})

@@ -55,10 +55,11 @@ class Parts:
             yield self.read(number, name)[name]
 
     def remove(self) -> None:
-        """Take the parts away, and what a killed process has left of one."""
-        for path in self.folder.glob("*"):
-            path.unlink()
-        self.folder.rmdir()
+        """Take the parts away, if any are there, and what a killed process has left of one."""
+        if self.folder.exists():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npz"

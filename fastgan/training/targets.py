@@ -90,6 +90,14 @@ class Targets:
         """The class folder of an image, or its class in the run's data."""
         return self.source.classes[self.source.labels[number]]
 
+    def kinds(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Each class that has images, and which these are, bool (N,); nothing where all are of one class."""
+        names = self.source.classes if len(self.source.classes) > 1 else ()
+        for label, name in enumerate(names):
+            own = self.source.labels == label
+            if own.any():
+                yield name, own
+
     def batches(self, size: int, numbers: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
         """The images of these numbers, float32 (B, C, side, side) in [-1, 1] on the CPU, `size` at a time.
 
