@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils import spectral_norm
 
 from bench import eager_biggan
+from bench.eager_gaia import EagerGaiaRound
 from fastgan.checked import UserError
 from fastgan.config import Adam, Config
 from fastgan.kernels.augment import Policy
@@ -44,6 +45,9 @@ from fastgan.terms import (
 
 def check_written(config: Config) -> None:
     """Raise UserError if `config` has something that nobody wrote down here."""
+    if config.game == "gaia":
+        _check_gaia(config)
+        return
     unwritten = {
         "network.family": config.network.family in _UNWRITTEN,
         "network.gradient_norm": config.network.gradient_norm != "none",
@@ -52,6 +56,8 @@ def check_written(config: Config) -> None:
         "network.ensemble": config.network.ensemble > 1,
         "training.merged": config.training.merged,
     }
+    if config.game != "adversarial":
+        raise UserError(f"the eager baseline has no game {config.game}")
     objective = OBJECTIVES[config.objective]
     if objective.needs or objective.real_in_generator or objective.memory or config.objective_options:
         raise UserError(f"the eager baseline has no objective {config.objective}, or not with these options")
@@ -68,8 +74,24 @@ def check_written(config: Config) -> None:
             raise UserError(f"the eager baseline has no terms.{name}.policy {term.policy}")
 
 
-def eager_round(config: Config) -> "EagerRound":
+def _check_gaia(config: Config) -> None:
+    settings, training = config.gaia, config.training
+    unwritten = {
+        "gaia.balanced=false": not settings.balanced,
+        "gaia.detached=true": settings.detached,
+        "gaia.compared=reconstruction": settings.compared != "image",
+        "gaia.mixtures=batch": settings.mixtures != "pairs",
+        "training.accumulate": training.accumulate > 1,
+        "odd batches": training.batch_size % 2 == 1,
+    }
+    if found := [name for name, is_unwritten in unwritten.items() if is_unwritten]:
+        raise UserError(f"the eager baseline of GAIA has no {', '.join(found)}")
+
+
+def eager_round(config: Config) -> "EagerRound | EagerGaiaRound":
     """One round of `config`, which `check_written` has passed, as those who published its networks train them."""
+    if config.game == "gaia":
+        return EagerGaiaRound(config)
     return (EagerBigGANRound if config.network.family == "biggan" else EagerRound)(config)
 
 

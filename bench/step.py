@@ -234,8 +234,12 @@ def needed_flop(config: Config) -> float:
     """Floating-point work of a round that computes nothing in vain, in convolutions and matrix products.
 
     With G and D one forward of a batch: an iteration of refinement 2 (G + D), forward and backward to the inputs; images G; a
-    step of D 2 x 3 D; G's step 3 G + 2 D for each batch of latents; and terms as `_work_of` has them.
+    step of D 2 x 3 D; G's step 3 G + 2 D for each batch of latents; and terms as `_work_of` has them. GAIA's: G's encoder
+    once and its decoder twice, through D and back; D on three batches, and back.
     """
+    if config.game == "gaia":
+        encoder, decoder, discriminator = _flop_of_gaia(config)
+        return 3 * encoder + 6 * decoder + (2 * 2 + 3 * 3) * discriminator
     of_generator, of_discriminator = flop_of_networks(config)
     training, steps, turns = config.training, config.latent.refine_steps, config.training.n_dis
     imagined = 1 if config.latent.reuse else turns
@@ -281,6 +285,14 @@ def flop_of_networks(config: Config) -> tuple[int, int]:
     labels = torch.zeros(batch, dtype=torch.int64, device="meta") if config.network.classes else None
     z, images = torch.empty(batch, config.latent.dim, device="meta"), _real(config).to("meta")
     return _flop(generator, z, labels), _flop(discriminator, images, labels)
+
+
+def _flop_of_gaia(config: Config) -> tuple[int, int, int]:
+    """As `flop_of_networks`, of G's encoder, its decoder, and D."""
+    generator, discriminator = (network.to("meta") for network in build(config))
+    images = _real(config).to("meta")
+    code = generator.encode(images)
+    return _flop(generator.encode, images, None), _flop(generator.decode, code, None), _flop(discriminator, images, None)
 
 
 def draw(result: dict, path: Path) -> None:
@@ -354,7 +366,7 @@ def _seconds(run: Callable[[], object], at_least: float = 0.0) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _flop(network: torch.nn.Module, x: Tensor, labels: Tensor | None) -> int:
+def _flop(network: Callable, x: Tensor | tuple[Tensor, ...], labels: Tensor | None) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*(x,) if labels is None else (x, labels))
     return counter.get_total_flops()

@@ -15,6 +15,7 @@ from . import (
     mode_seeking,
     norm_act,
     philox,
+    sample_norm,
     scores,
 )
 from .launch import Call, Launch, noted, recording
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, Operation] = {
         mode_seeking.OPERATION,
         *norm_act.OPERATIONS,
         *philox.OPERATIONS,
+        *sample_norm.OPERATIONS,
         *scores.OPERATIONS,
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@
 Each is linear in both of its arguments, and its two gradients are the other two: three functions closed under differentiation,
 to any order. `conv2d` is the first with a bias, `conv_transpose2d` the second.
 
-Three ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cache cold, batch 128; side and channels x -> y:
+Four ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cache cold, batch 128; side and channels x -> y:
 
     torch       oneDNN's. At its best on wide maps (1.1 TFLOP/s in bf16, where a matrix product runs at 1.0), not on maps of
                 4x4, and not onto three channels, which fill three of the sixteen lanes of a register.
@@ -18,10 +18,15 @@ Three ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cach
                 convolutions on this processor; as a convolution of one tap, adjoint 4x4 512 -> 8x8 256: 21.6 to 18.6.
     blocks      a 3x3 convolution onto few channels as a 4x4 one of stride 2 onto four times as many, one set for each pixel of
                 a 2x2 block: 16/9 of the work in four times the lanes. 32x32 64 -> 3: 5.8 to 3.4 in fp32, 3.1 to 2.0 in bf16.
+                A 7x7 one likewise as 8x8 of stride 2, or onto one channel as 10x10 of stride 4, where correlating goes so too.
+                One core, batch 64, bf16, 32x32 32 -> 1: convolve 7.5 to 1.4, correlate 9.6 to 3.2, adjoint of 1 -> 32 19.8 to
+                1.9.
+    halves      the adjoint of a 4x4 convolution with stride 2 and few channels below as that of a 2x2 one over 2x2 blocks of
+                pixels with four times as many. One core, batch 192, bf16, 16x16 16 -> 34x34 8: 5.4 to 1.5.
 """
 
 from collections.abc import Sequence
-from itertools import groupby, permutations
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -29,15 +34,19 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from .launch import taken
+from .reduction import accumulator
 
 SMALL_MAP = 4 * 4
 """Pixels of the smaller map up to which, in bf16, a matrix product over patches is the faster way."""
 
+NARROW = 16
+"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves."""
+
 WIDE = 128 * 256
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
 
-FEW_CHANNELS, MANY_CHANNELS = 4, 32
-"""A 3x3 convolution onto at most so few channels from at least so many goes by blocks."""
+FEW_CHANNELS, MANY_CHANNELS = 4, {3: 32, 7: 8}
+"""A convolution onto at most so few channels from at least so many, by the kernel, goes by blocks."""
 
 
 _ONE_TAP = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
@@ -60,8 +69,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     side = _sides(x, weight.shape[2], stride, padding)
     if not _has_own_way(x, weight, dtype, side, x.shape[2:], stride, padding):
         return functional.conv2d(x, weight, bias, stride, padding)
-    y = _Convolve.apply(x.to(dtype), weight.to(dtype), stride, padding)
-    return y if bias is None else y + bias.to(dtype)[:, None, None]
+    return _Convolve.apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding)
 
 
 def conv_transpose2d(y: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -92,17 +100,17 @@ def working_dtype(kind: str) -> torch.dtype | None:
 
 class _Convolve(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx, x: Tensor, w: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = stride, padding
-        return convolve(x, w, stride, padding)
+        return convolve(x, w, stride, padding, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, w = ctx.saved_tensors
         of_x = _Adjoint.apply(grad, w, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_w = _Correlate.apply(x, grad, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
-        return of_x, of_w, None, None
+        return of_x, of_w, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
 
 class _Adjoint(Function):
@@ -115,7 +123,7 @@ class _Adjoint(Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         y, w = ctx.saved_tensors
-        of_y = _Convolve.apply(grad, w, *ctx.geometry) if ctx.needs_input_grad[0] else None
+        of_y = _Convolve.apply(grad, w, None, *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_w = _Correlate.apply(grad, y, w.shape[2], *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_y, of_w, None, None, None
 
@@ -131,27 +139,34 @@ class _Correlate(Function):
     def backward(ctx, grad: Tensor):
         x, y = ctx.saved_tensors
         of_x = _Adjoint.apply(y, grad, tuple(x.shape[2:]), *ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_y = _Convolve.apply(x, grad, *ctx.geometry) if ctx.needs_input_grad[1] else None
+        of_y = _Convolve.apply(x, grad, None, *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_x, of_y, None, None, None
 
 
-def convolve(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-    """(B, c, h, w), (o, c, k, k) -> (B, o, h', w'). No gradient."""
-    if _by_blocks(*w.shape[:3], stride, padding, x.shape[2:]):
-        return blocks_convolve(x, w)
-    if _by_product(x.dtype, w.shape, _sides(x, w.shape[2], stride, padding)):
-        return product_convolve(x, w, stride, padding)
-    return functional.conv2d(x, w, None, stride, padding)
+def convolve(x: Tensor, w: Tensor, stride: int, padding: int, bias: Tensor | None = None) -> Tensor:
+    """(B, c, h, w), (o, c, k, k), (o,) -> (B, o, h', w'). No gradient."""
+    side = _sides(x, w.shape[2], stride, padding)
+    if size := _by_blocks(*w.shape[:3], stride, padding, side):
+        y = blocks_convolve(x, w, padding, size)
+    elif _by_product(x.dtype, w.shape, side):
+        y = product_convolve(x, w, stride, padding)
+    else:
+        return functional.conv2d(x, w, bias, stride, padding)
+    return y if bias is None else y.add_(bias[:, None, None])
 
 
 def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: int) -> Tensor:
     """(B, o, h', w'), (o, c, k, k) -> (B, c, *side). No gradient."""
-    if _by_blocks(w.shape[1], w.shape[0], w.shape[2], stride, padding, side):
-        return blocks_convolve(y, _turned(w))
+    if size := _by_blocks(w.shape[1], w.shape[0], w.shape[2], stride, padding, side):
+        return blocks_convolve(y, _turned(w), w.shape[2] - 1 - padding, size)
     if stride == 1 and _by_product(y.dtype, w.shape, y.shape[2:]):
         return product_convolve(y, _turned(w), 1, w.shape[2] - 1 - padding)
     if stride > 1 and y.dtype == torch.float32 and _is_small_and_wide(w.shape, y.shape[2:]):
         return product_adjoint(y, w, side, stride, padding)
+    if _by_halves(w.shape, stride, padding, side):
+        return halves_adjoint(y, w)
+    if stride == 1 and w.shape[2] > 3 and w.shape[0] <= FEW_CHANNELS:  # 64 maps of 32x32, 1 -> 8: 5 ms to 1
+        return functional.conv2d(y, _turned(w), None, 1, w.shape[2] - 1 - padding)
     rest = [size - ((small - 1) * stride - 2 * padding + w.shape[2]) for size, small in zip(side, y.shape[2:], strict=True)]
     return functional.conv_transpose2d(y, w, None, stride, padding, rest)
 
@@ -161,6 +176,9 @@ def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> T
     shape = y.shape[1], x.shape[1], kernel, kernel
     if _by_product(x.dtype, shape, y.shape[2:]):
         return product_correlate(x, y, kernel, stride, padding)
+    size = _by_blocks(*shape[:3], stride, padding, y.shape[2:]) if kernel > 3 else 0
+    if size and not any(side % size for side in y.shape[2:]):
+        return blocks_correlate(x, y, kernel, padding, size)
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # its layout becomes the result's
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
     return torch.ops.aten.convolution_backward(y, x, w, None, *geometry, [False, True, False])[1]
@@ -216,19 +234,53 @@ def product_correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: i
     return w.unflatten(2, (kernel, -1)).permute(0, 3, 1, 2)
 
 
-def blocks_convolve(x: Tensor, w: Tensor) -> Tensor:
-    """`convolve` of a 3x3 weight with stride 1 and padding 1 over a map of even sides, by 2x2 blocks of pixels."""
-    out, channels = w.shape[:2]
-    of_block = w.new_zeros(out, 2, 2, 4, 4, channels)
+def blocks_convolve(x: Tensor, w: Tensor, padding: int = 1, size: int = 2) -> Tensor:
+    """`convolve` with stride 1, by blocks of `size` x `size` pixels; what the map lacks for whole blocks is even and is added
+    around it."""
+    out, channels, kernel = w.shape[:3]
+    of_block = w.new_zeros(out, size, size, kernel + size - 1, kernel + size - 1, channels)
     taps = w.permute(0, 2, 3, 1)
-    for row in range(2):
-        for column in range(2):
-            of_block[:, row, column, row : row + 3, column : column + 3] = taps
-    of_block = of_block.view(4 * out, 4, 4, channels).permute(0, 3, 1, 2)
-    blocks = functional.conv2d(x, of_block, None, 2, 1).permute(0, 2, 3, 1).unflatten(3, (out, 2, 2))
-    y = torch.empty(len(x), out, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    y.permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).copy_(blocks.permute(0, 1, 4, 2, 5, 3))
-    return y
+    for row in range(size):
+        for column in range(size):
+            of_block[:, row, column, row : row + kernel, column : column + kernel] = taps
+    of_block = of_block.flatten(0, 2).permute(0, 3, 1, 2)
+    height, width = _sides(x, kernel, 1, padding)
+    above, left = (-side % size // 2 for side in (height, width))
+    blocks = functional.conv2d(x, of_block, None, size, (padding + above, padding + left))
+    blocks = blocks.permute(0, 2, 3, 1).unflatten(3, (out, size, size))
+    sides = [side + 2 * more for side, more in ((height, above), (width, left))]
+    y = torch.empty(len(x), out, *sides, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y.permute(0, 2, 3, 1).unflatten(1, (-1, size)).unflatten(3, (-1, size)).copy_(blocks.permute(0, 1, 4, 2, 5, 3))
+    y = y[:, :, above : above + height, left : left + width]
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def blocks_correlate(x: Tensor, y: Tensor, kernel: int, padding: int, size: int) -> Tensor:
+    """`correlate` with stride 1, by blocks of `size` x `size` pixels of y, whose sides they divide; channels last."""
+    out, side = y.shape[1], kernel + size - 1
+    blocks = y.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size)).permute(0, 1, 3, 5, 2, 4).flatten(3)
+    shape = blocks.shape[3], x.shape[1], side, side
+    w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    geometry = [size] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
+    blocks = blocks.permute(0, 3, 1, 2)
+    found = torch.ops.aten.convolution_backward(blocks, x, w, None, *geometry, [False, True, False])[1]
+    found = found.to(accumulator(x.dtype)).permute(0, 2, 3, 1).unflatten(0, (out, size, size))
+    taps = sum(
+        found[:, row, column, row : row + kernel, column : column + kernel] for row in range(size) for column in range(size)
+    )
+    return taps.to(x.dtype).contiguous().permute(0, 3, 1, 2)
+
+
+def halves_adjoint(y: Tensor, w: Tensor) -> Tensor:
+    """`adjoint` of a 4x4 convolution with stride 2 and no padding, as that of a 2x2 one over 2x2 blocks of pixels."""
+    out, channels = w.shape[:2]
+    taps = w.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2))
+    taps = taps.permute(0, 2, 4, 5, 1, 3).reshape(out, 4 * channels, 2, 2).contiguous(memory_format=torch.channels_last)
+    blocks = functional.conv_transpose2d(y, taps).permute(0, 2, 3, 1).unflatten(3, (2, 2, channels))
+    sides = 2 * blocks.shape[1], 2 * blocks.shape[2]
+    x = torch.empty(len(y), channels, *sides, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+    x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(blocks.permute(0, 1, 3, 2, 4, 5))
+    return x
 
 
 def _turned(w: Tensor) -> Tensor:
@@ -260,10 +312,12 @@ def _has_own_way(
         return False
     if weight.shape[2] != weight.shape[3] or padding >= weight.shape[2]:
         return False
-    by_blocks = any(
-        _by_blocks(*channels, weight.shape[2], stride, padding, large) for channels in permutations(weight.shape[:2])
-    )
-    return by_blocks or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
+    out, channels, kernel = weight.shape[:3]
+    by_blocks = _by_blocks(out, channels, kernel, stride, padding, small)
+    by_blocks = by_blocks or _by_blocks(channels, out, kernel, stride, padding, large)
+    if _by_halves(weight.shape, stride, padding, large):
+        return True
+    return bool(by_blocks) or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
 
 
 def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
@@ -275,9 +329,18 @@ def _is_small_and_wide(weight: Sequence[int], side: Sequence[int]) -> bool:
     return wide and side[0] * side[1] <= SMALL_MAP
 
 
-def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> bool:
-    wide = after <= FEW_CHANNELS < MANY_CHANNELS <= before
-    return wide and (kernel, stride, padding) == (3, 1, 1) and not (side[0] % 2 or side[1] % 2)
+def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> int:
+    """The side of the blocks by which to convolve onto a map of this side; 0 for another way."""
+    if stride > 1 or kernel not in MANY_CHANNELS or not after <= FEW_CHANNELS < MANY_CHANNELS[kernel] <= before:
+        return 0
+    if kernel == 3:
+        return 2 if padding == 1 and not (side[0] % 2 or side[1] % 2) else 0
+    size = 4 if after == 1 else 2
+    return size if all(-n % size % 2 == 0 for n in side) else 0
+
+
+def _by_halves(weight: Sequence[int], stride: int, padding: int, side: Sequence[int]) -> bool:
+    return weight[1] <= NARROW and (weight[2], stride, padding) == (4, 2, 0) and not (side[0] % 2 or side[1] % 2)
 
 
 def _sides(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int]:

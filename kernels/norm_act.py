@@ -364,12 +364,17 @@ def activate(y: Tensor, act: str = "none", slope: float = 0.2, upsample: bool = 
         act, slope, upsample: as in `norm_act`.
     """
     if act == "relu":
-        y = _HalfReLU.apply(y) if y.dtype in _MINUS_INFINITY and y.device.type == "cpu" else y.relu_()
+        y = relu_(y)
     elif act == "leaky":
         y = functional.leaky_relu_(y, slope)
     if not upsample:
         return y
     return functional.interpolate(y, scale_factor=2) if is_channels_last(y) else _Upsample.apply(y)
+
+
+def relu_(y: Tensor) -> Tensor:
+    """ReLU in place, differentiable twice; fast on the CPU in half precision."""
+    return _HalfReLU.apply(y) if y.dtype in _MINUS_INFINITY else y.relu_()
 
 
 _MINUS_INFINITY = {torch.bfloat16: -(2**7), torch.float16: -(2**10)}

@@ -38,9 +38,9 @@ def by_product(monkeypatch):
 
 @pytest.fixture
 def by_blocks(monkeypatch):
-    """3x3 convolutions onto one or two channels from four or more go by blocks."""
+    """3x3 and 7x7 convolutions onto one or two channels from four or more go by blocks."""
     monkeypatch.setattr(convolution, "FEW_CHANNELS", 2)
-    monkeypatch.setattr(convolution, "MANY_CHANNELS", 4)
+    monkeypatch.setattr(convolution, "MANY_CHANNELS", {3: 4, 7: 4})
 
 
 def tensors(batch, before, after, sides, kernel, dtype=torch.float64):
@@ -79,6 +79,26 @@ def test_blocks_are_convolutions(by_blocks, before, after, sides):
     same(lambda y, w: conv_transpose2d(y, w, None, 1, 1), lambda y, w: functional.conv_transpose2d(y, w, None, 1, 1), (y, w))
 
 
+@pytest.mark.parametrize(("before", "after"), [(5, 2), (4, 1), (1, 4), (2, 6)])
+@pytest.mark.parametrize(("sides", "padding"), [((8, 12), 0), ((10, 14), 0), ((8, 4), 3), ((6, 10), 3)])
+def test_blocks_of_seven_are_convolutions(by_blocks, before, after, sides, padding):
+    """Sides that blocks of two and four divide, and those that they don't."""
+    x, w = tensors(3, before, after, sides, 7)
+    same(lambda x, w: conv2d(x, w, None, 1, padding), lambda x, w: functional.conv2d(x, w, None, 1, padding), (x, w))
+    y = torch.randn_like(functional.conv2d(x, w, None, 1, padding)).requires_grad_()
+    transposed = lambda f: lambda y, w: f(y, w, None, 1, padding)  # noqa: E731
+    same(transposed(conv_transpose2d), transposed(functional.conv_transpose2d), (y, w))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("sides", [(4, 4), (10, 6)])
+def test_halves_are_adjoints(sides, layout):
+    x, w = (t.detach().contiguous(memory_format=layout).requires_grad_() for t in tensors(3, 5, 2, sides, 4))
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    same(lambda *given: conv2d(*given, 2), lambda *given: functional.conv2d(*given, 2), (x, w, b))
+    assert torch.autograd.gradgradcheck(lambda *given: conv2d(*given, 2), (x[:1, :, :4, :4], w, b))
+
+
 def second_order_is_right():
     x, w = tensors(2, 4, 2, (4, 4), 3)
     assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, None, 1, 1), (x, w))
@@ -106,7 +126,7 @@ def test_torchs_adjoint_reaches_every_pixel_of_an_input_that_the_stride_does_not
 @pytest.mark.parametrize("bias", [True, False])
 def test_half_precision_under_autocast(bias):
     """Published shapes that go by product and by blocks: within a rounding of bf16's 8 bits of the float64 result."""
-    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 3, 8, 3, 1)):
+    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 3, 8, 3, 1), (16, 2, 12, 7, 1)):
         x, w = (t.detach().float().requires_grad_() for t in tensors(2, before, after, (side, side), kernel))
         b = torch.randn(after, requires_grad=True) if bias else None
         with torch.autocast("cpu", torch.bfloat16):
