@@ -93,8 +93,8 @@ class LBFGS:
     dropped with all that was learnt. So rows search along lines of their own, at one forward and backward of the batch each
     time.
 
-    In half precision losses that differ by less than a picture's rounding tell nothing, and a row that waits for its own to fall
-    stands still: there a point may lie higher by a share `slack`.
+    In half precision losses that differ by less than a picture's rounding tell nothing, and a row that waits for its own to
+    fall stands still: there a point may lie higher by a share `slack`.
 
     Moves s and changes of the gradient y are kept divided by sqrt(s . y), which changes no direction: s . y is 1 then, a pair
     of zeros is none, and what two loops over the pairs compute is two triangular systems.

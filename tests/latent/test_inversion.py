@@ -311,7 +311,7 @@ def test_our_generator_in_any_memory_order_and_half_precision(layout):
 
 
 def test_lbfgs_does_not_stand_still_in_half_precision(monkeypatch):
-    """On a deep generator whose pictures are rounded; without slack it waits for losses that fall by less than their rounding."""
+    """Without slack it waits for losses to fall by less than their rounding."""
     torch.manual_seed(0)
     layers = [layer for _ in range(3) for layer in (nn.Linear(24, 24), nn.Tanh())]
     generator = nn.Sequential(*layers, nn.Linear(24, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
@@ -324,8 +324,8 @@ def test_lbfgs_does_not_stand_still_in_half_precision(monkeypatch):
         monkeypatch.setattr(inversion, "HALF_SLACK", slack)
         with torch.autocast("cpu", torch.bfloat16):
             medians[slack] = invert(generator, images, dim=24, steps=150).errors.median().item()
-    print(medians, invert(generator, images, dim=24, steps=150).errors.median().item())
-    assert medians[inversion.HALF_SLACK or 2.0**-6] < 0.7 * medians[0.0]
+    with_slack, without = medians.values()
+    assert with_slack < 0.7 * without
 
 
 def test_no_images():
