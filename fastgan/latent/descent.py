@@ -19,6 +19,8 @@ SCHEDULES = ("cosine", "constant", "linear")
 
 _BETAS = {"adam": (0.9, 0.999), "rmsprop": (0.0, 0.99)}  # torch's defaults
 _EPS = 1e-8
+HALF_SLACK = 2.0**-6
+"""Of L-BFGS in half precision: 32 real digits came to a mean error of 0.0032 in bf16, without it to 0.0048 (fp32: 0.0022)."""
 _FLAT = 1e-6
 """Cosine between a move and the change of the gradient up to which L-BFGS learns nothing of it."""
 
@@ -91,19 +93,24 @@ class LBFGS:
     dropped with all that was learnt. So rows search along lines of their own, at one forward and backward of the batch each
     time.
 
+    In half precision losses that differ by less than a picture's rounding tell nothing, and a row that waits for its own to
+    fall stands still: there a point may lie higher by a share `slack`.
+
     Moves s and changes of the gradient y are kept divided by sqrt(s . y), which changes no direction: s . y is 1 then, a pair
     of zeros is none, and what two loops over the pairs compute is two triangular systems.
     """
 
     ARMIJO, MAX_CUTS = 1e-4, 10
 
-    def __init__(self, z: Tensor, room: Room, rate: float, history: int) -> None:
-        self.room, self.rate = room, rate
+    def __init__(self, z: Tensor, room: Room, rate: float, history: int, slack: float = 0.0) -> None:
+        self.room, self.rate, self.slack = room, rate, slack
         self.state = {
             "z": z,  # the trial point
             "best_z": z.clone(),
             "best_loss": torch.full_like(z[:, 0], torch.inf),
-            "grad": torch.zeros_like(z),  # at best_z
+            "base_z": z.clone(),  # the point that the row has moved to
+            "base_loss": torch.full_like(z[:, 0], torch.inf),
+            "grad": torch.zeros_like(z),  # there
             "direction": torch.zeros_like(z),
             "length": torch.zeros_like(z[:, 0]),
             "cuts": torch.zeros_like(z[:, 0]),
@@ -117,13 +124,13 @@ class LBFGS:
         grad = grad.to(work["z"].dtype) + room.pull * work["z"]
         if room.held:
             grad[:, : room.held] = 0
-        move, turn = work["z"] - work["best_z"], grad - work["grad"]
+        move, turn = work["z"] - work["base_z"], grad - work["grad"]
         promise = (work["grad"] * move).sum(1)
-        first = work["best_loss"].isinf()
-        fell = first | (loss <= work["best_loss"] + self.ARMIJO * promise)
+        first = work["base_loss"].isinf()
+        fell = first | (loss <= (1 + self.slack) * work["base_loss"] + self.ARMIJO * promise)
         lost = ~fell & (work["cuts"] + 1 >= self.MAX_CUTS)
         anew = fell | lost
-        cut = (-promise / (2 * (loss - work["best_loss"] - promise))).nan_to_num(0.1).clamp(0.1, 0.5)
+        cut = (-promise / (2 * (loss - work["base_loss"] - promise))).nan_to_num(0.1).clamp(0.1, 0.5)
 
         curvature = (move * turn).sum(1)
         learns = fell & ~first & (curvature > _FLAT * move.norm(dim=1) * turn.norm(dim=1))
@@ -131,12 +138,16 @@ class LBFGS:
         for pairs, new in ((work["moves"], move), (work["turns"], turn)):
             later = torch.cat([pairs[:, 1:], (new * scale)[:, None]], 1)
             pairs.copy_(torch.where(learns[:, None, None], later, pairs).masked_fill_(lost[:, None, None], 0))
-        for name, new in (("best_loss", loss), ("best_z", work["z"]), ("grad", grad)):
-            work[name].copy_(torch.where(fell if new.dim() == 1 else fell[:, None], new, work[name]))
+        better = loss < work["best_loss"]
+        for name, new, where in (
+            ("base_loss", loss, fell), ("base_z", work["z"], fell), ("grad", grad, fell),
+            ("best_loss", loss, better), ("best_z", work["z"], better),
+        ):  # fmt: skip
+            work[name].copy_(torch.where(where if new.dim() == 1 else where[:, None], new, work[name]))
         work["direction"].copy_(torch.where(anew[:, None], self._direction(work), work["direction"]))
         work["length"].copy_(torch.where(anew, 1.0, work["length"] * cut))
         work["cuts"].copy_(torch.where(anew, 0.0, work["cuts"] + 1))
-        trial = torch.addcmul(work["best_z"], work["direction"], work["length"][:, None])
+        trial = torch.addcmul(work["base_z"], work["direction"], work["length"][:, None])
         work["z"].copy_(trial if room.bound is None else trial.clamp(-room.bound, room.bound))
 
     def _direction(self, work: dict[str, Tensor]) -> Tensor:

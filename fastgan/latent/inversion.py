@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fastgan.draw import Draw
 from fastgan.kernels.image_error import LOSSES, image_error
-from fastgan.latent.descent import LBFGS, OPTIMISERS, SCHEDULES, Adaptive, Room, scales
+from fastgan.latent.descent import HALF_SLACK, LBFGS, OPTIMISERS, SCHEDULES, Adaptive, Room, scales
 from fastgan.latent.folding import folded
 from fastgan.latent.frozen import frozen
 from fastgan.latent.leaves import Latent, Leaves
@@ -328,7 +328,8 @@ class _Search:
         """Latents, losses, iterations and whether each was done, of rows of starts."""
         settings, count = self.settings, len(z)
         if settings.optimiser == "lbfgs":
-            optimiser = LBFGS(z, self.room, settings.rate, settings.history)
+            half = torch.is_autocast_enabled(self.device.type) or self.given.itemsize == 2
+            optimiser = LBFGS(z, self.room, settings.rate, settings.history, HALF_SLACK if half else 0.0)
         else:
             every = scales(settings.optimiser, settings.schedule, settings.rate, settings.steps)
             optimiser = Adaptive(z, self.room, settings.optimiser, every)

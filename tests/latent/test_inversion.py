@@ -310,6 +310,24 @@ def test_our_generator_in_any_memory_order_and_half_precision(layout):
     assert half.errors.mean() < full.errors.mean() + 2**-8
 
 
+def test_lbfgs_does_not_stand_still_in_half_precision(monkeypatch):
+    """Without slack it waits for losses to fall by less than their rounding."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(24, 24), nn.Tanh())]
+    generator = nn.Sequential(*layers, nn.Linear(24, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
+    for parameter in generator.parameters():
+        nn.init.normal_(parameter, std=0.35)
+    with torch.no_grad():
+        images = generator(torch.randn(32, 24))
+    medians = {}
+    for slack in (inversion.HALF_SLACK, 0.0):
+        monkeypatch.setattr(inversion, "HALF_SLACK", slack)
+        with torch.autocast("cpu", torch.bfloat16):
+            medians[slack] = invert(generator, images, dim=24, steps=150).errors.median().item()
+    with_slack, without = medians.values()
+    assert with_slack < 0.7 * without
+
+
 def test_no_images():
     found = invert(stranger(classes=2), torch.zeros(0, 2, 3, 5).double(), "search", dim=4, classes=2, nearest=3)
     assert len(found) == 0
