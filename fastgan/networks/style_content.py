@@ -22,6 +22,7 @@ tanh(x / 2)); a map that will be upsampled gets its border before that, one pixe
 border the farther one is the border's and not its neighbour's; no biases where instance norm takes them away again.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from fastgan.config import Config
-from fastgan.kernels.convolution import conv2d
+from fastgan.kernels.convolution import conv2d, working_dtype
 from fastgan.kernels.norm_act import relu_
 from fastgan.kernels.sample_norm import sample_norm_act
 from fastgan.networks.layers import Conv2d, LinearMap, flat, single_or_better
@@ -98,11 +99,8 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Code:
         """(B, channels, side, side) -> their codes."""
-        halves = reflected(relu_(self.first(images)), 1, parts=2)  # the first Downs find their borders there
-        content, style = (
-            encoder[1:](encoder[0](half, bordered=True))
-            for encoder, half in zip((self.content_encoder, self.style_encoder), halves, strict=True)
-        )
+        halves = reflected(relu_(self.first(images)), 1, parts=2)
+        content, style = map(_through, (self.content_encoder, self.style_encoder), halves)
         if self.to_content is not None:
             content = self.to_content(flat(content))
         return Code(single_or_better(content), single_or_better(self.to_style(style.mean((2, 3)))))
@@ -275,7 +273,7 @@ class Doubling(nn.Conv2d):
     def folded(self) -> Tensor:
         """(4 after, before, 3, 3): the weights of the upper left pixels of the blocks, the upper right ones, ..."""
         kind = self.weight.device.type
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(kind, enabled=False) if working_dtype(kind) else nullcontext():
             taps = self.sums @ self.weight.permute(0, 2, 3, 1).flatten(1, 2)
         return taps.unflatten(1, (4, 3, 3)).transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2)
 
@@ -292,6 +290,15 @@ def pair(config: Config) -> tuple[Autoencoder, Autoencoder]:
     shape = {name: getattr(network, name) for name in ("style", "blocks", "downsamplings")}
     generator = Autoencoder(side, channels, network.width, content=network.content, **shape)
     return generator, Autoencoder(side, channels, network.width // 2, **shape)
+
+
+def _through(encoder: nn.Sequential, x: Tensor) -> Tensor:
+    """The encoder of a map that has a border already."""
+    first, *rest = encoder
+    x = first(x, bordered=True)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 def _initialise(network: nn.Module) -> None:
