@@ -11,11 +11,13 @@ from itertools import dropwhile, takewhile
 import tyro
 
 from fastgan.checked import UserError
+from fastgan.commands.anomaly import anomaly
 from fastgan.commands.data import data, data_pack, data_verify
 from fastgan.commands.doctor import doctor
 from fastgan.commands.evaluate import evaluate
 from fastgan.commands.export import export
 from fastgan.commands.import_run import import_run
+from fastgan.commands.invert import invert
 from fastgan.commands.plan import plan
 from fastgan.commands.presets import presets
 from fastgan.commands.printing import speaks
@@ -32,6 +34,8 @@ COMMANDS = {
     "import": import_run,
     "data": data,
     "traverse": traverse,
+    "invert": invert,
+    "anomaly": anomaly,
     "export": export,
     "plan": plan,
     "doctor": doctor,

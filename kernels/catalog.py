@@ -4,7 +4,20 @@ table of docs/kernels.md, and `python -m bench.kernels`."""
 from dataclasses import replace
 from functools import cache
 
-from . import augment, consistency, gradient_penalty, ifgsm, interpolate, mode_seeking, norm_act, philox, sample_norm, scores
+from . import (
+    augment,
+    consistency,
+    gradient_penalty,
+    ifgsm,
+    image_error,
+    interpolate,
+    latent_step,
+    mode_seeking,
+    norm_act,
+    philox,
+    sample_norm,
+    scores,
+)
 from .launch import Call, Launch, noted, recording
 from .operation import Example, Operation, training_pass
 
@@ -15,7 +28,9 @@ OPERATIONS: dict[str, Operation] = {
         consistency.OPERATION,
         *gradient_penalty.OPERATIONS,
         ifgsm.OPERATION,
+        image_error.OPERATION,
         *interpolate.OPERATIONS,
+        latent_step.OPERATION,
         mode_seeking.OPERATION,
         *norm_act.OPERATIONS,
         *philox.OPERATIONS,

@@ -353,6 +353,16 @@ def _composed(
         gain, bias = (None if p is None else _over(p.to(x.dtype), x) for p in (gain, bias))
         y = y if gain is None else y * gain
         y = y if bias is None else y.add_(bias)
+    return activate(y, act, slope, upsample)
+
+
+def activate(y: Tensor, act: str = "none", slope: float = 0.2, upsample: bool = False) -> Tensor:
+    """What `norm_act` does after the norm, in plain torch: for a norm that has become part of the layer before it.
+
+    Args:
+        y: (B, C, H, W) or (B, C). Written where there is an activation.
+        act, slope, upsample: as in `norm_act`.
+    """
     if act == "relu":
         y = relu_(y)
     elif act == "leaky":

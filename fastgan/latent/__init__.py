@@ -1,7 +1,8 @@
-"""All that happens to z: the prior it is drawn from, its refinement, pairs, and the samplers that choose it."""
+"""All that happens to z: the prior it is drawn from, its refinement, its inversion, pairs, and the samplers that choose it."""
 
 from fastgan.latent import samplers
 from fastgan.latent.frozen import frozen
+from fastgan.latent.inversion import Inversion, Inverted, invert
 from fastgan.latent.mixing import Mixtures, mix, mixing_weights
 from fastgan.latent.pairs import Pairing, hard_partner
 from fastgan.latent.paths import interpolate
@@ -10,6 +11,8 @@ from fastgan.latent.refinement import Refinement, refine
 from fastgan.latent.structure import structure_loss
 
 __all__ = [
+    "Inversion",
+    "Inverted",
     "Mixtures",
     "Pairing",
     "Prior",
@@ -17,6 +20,7 @@ __all__ = [
     "frozen",
     "hard_partner",
     "interpolate",
+    "invert",
     "mix",
     "mixing_weights",
     "refine",

@@ -19,9 +19,12 @@ class Leaves:
 
     On the CPU leaves of up to _SMALL_LEAF numbers lie side by side in one (B, D) tensor, for there a call costs more than a
     copy (6 chunks of 64 x 20, all options: 4.6 ms in the place of 6.2); and so do more leaves than a launch takes.
+
+    Args:
+        joined: True or False to have them so, or apart, whatever their size.
     """
 
-    def __init__(self, z: Latent, leaves: Sequence[int | str] | None = None) -> None:
+    def __init__(self, z: Latent, leaves: Sequence[int | str] | None = None, joined: bool | None = None) -> None:
         self.kind = type(z)
         named = {0: z} if isinstance(z, Tensor) else z if isinstance(z, Mapping) else dict(enumerate(z))
         self.tensors = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in named.items()}
@@ -37,7 +40,7 @@ class Leaves:
 
         self.sizes = [self.tensors[name].shape[1:].numel() for name in self.moving]
         small = first.device.type == "cpu" and len(first) * sum(self.sizes) <= _SMALL_LEAF * len(self.sizes)
-        self.joined = len(self.sizes) > 1 and (small or len(self.sizes) > MAX_LEAVES)
+        self.joined = len(self.sizes) > 1 and (small or len(self.sizes) > MAX_LEAVES) if joined is None else joined
 
     def rows(self) -> list[Tensor]:
         """Copies of the moving leaves, (B, D_i) each, or one (B, D) of them all."""
@@ -45,7 +48,7 @@ class Leaves:
         return [torch.cat(parts, 1)] if self.joined else [part.clone(memory_format=torch.contiguous_format) for part in parts]
 
     def assemble(self, rows: Sequence[Tensor]) -> Latent:
-        """The latent with its moving leaves taken from such rows."""
+        """The latent with its moving leaves taken from such rows; from fewer or more of them where all leaves move."""
         parts = rows[0].split(self.sizes, 1) if self.joined else rows
         moved = {name: _shaped(part, self.tensors[name].shape) for name, part in zip(self.moving, parts, strict=True)}
         everything = self.tensors | moved
@@ -57,4 +60,4 @@ class Leaves:
 
 
 def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
-    return rows if rows.shape == shape else rows.reshape(shape)
+    return rows if rows.shape[1:] == shape[1:] else rows.reshape(-1, *shape[1:])

@@ -27,6 +27,9 @@ class Ensemble(nn.Module):
         prior, truncation: of z, as `config.Latent` has them.
     """
 
+    choosing = 1
+    """Leading coordinates of z that choose and have no slope."""
+
     def __init__(self, members: Sequence[nn.Module], prior: str = "normal", truncation: float = 2.0) -> None:
         super().__init__()
         self.members, self.prior = nn.ModuleList(members), prior

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgan.kernels.convolution import conv2d, conv_transpose2d, working_dtype
-from fastgan.kernels.norm_act import batch_norm_act, norm_act
+from fastgan.kernels.norm_act import activate, batch_norm_act, norm_act
 
 STARTING_ITERATIONS = 15
 
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` of square kernels without groups and dilation, through `kernels.convolution`."""
+
+    folds = nn.Conv2d
+    """A norm that follows may become part of the weight and bias, as with this type (`latent.folding`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.weight)
@@ -34,6 +37,8 @@ class Conv2d(nn.Conv2d):
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` likewise."""
+
+    folds = nn.ConvTranspose2d
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_transpose2d(x, self.weight, self.bias, self.stride[0], self.padding[0])
@@ -90,8 +95,21 @@ class BatchNormAct(nn.BatchNorm2d):
         norm = self.over_ranks or batch_norm_act
         return norm(x, gain, bias, running_mean=mean, running_var=var, momentum=momentum, **after)
 
+    def after_norm(self) -> nn.Module:
+        """What follows the norm, without parameters: for a norm that has become part of the layer before it."""
+        return _Activation(self.after)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {', '.join(f'{name}={value}' for name, value in self.after.items())}"
+
+
+class _Activation(nn.Module):
+    def __init__(self, after: dict) -> None:
+        super().__init__()
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(x, **self.after)
 
 
 class LinearMap(nn.Linear):
@@ -144,6 +162,8 @@ def check_side(side: int, multiple: int, pair: str) -> None:
 
 class _SpectralNorm(nn.Module):
     """Mixin for a layer with a `weight` of shape (out, ...)."""
+
+    folds = object  # its weight is not the one that it convolves with
 
     def _begin(self, eps: float) -> None:
         self.eps = eps

@@ -47,3 +47,13 @@ def test_labels_reach_the_network():
 def test_a_network_without_a_linear_head_is_refused():
     with pytest.raises(ValueError, match="no linear last layer"):
         WithFeatures(nn.Sequential(nn.Conv2d(3, 1, 4), nn.Flatten()))
+
+
+def test_several_outputs_are_compared_with_a_class_s_vector():
+    settings = ["network.family=r3gan", "network.classes=10", "network.width=8", "latent.refine_steps=0", "terms.r1.gamma=1"]
+    _, discriminator = build(override(preset("cifar10-r3gan"), settings))
+    with pytest.raises(ValueError, match="no linear last layer"):
+        WithFeatures(discriminator)
+    seen = WithFeatures(discriminator, projected=True)(torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2]))
+    assert seen.features.shape == (3, discriminator.linear.in_features)
+    torch.testing.assert_close(seen.score, (discriminator.linear(seen.features) * discriminator.embed.weight[:3]).sum(1))
