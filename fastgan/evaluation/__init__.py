@@ -1,5 +1,6 @@
 """How good the samples are: feature statistics, metrics and their reports. Judges streams of images; knows no run."""
 
+from .autoencoding import fine_share, gradient_energy, mean_error, rank_correlation, sharpness, structure_kept
 from .by_class import AccuracyReport, IntraReport, classifier_accuracy_score, frechet_within_classes
 from .digits import (
     DigitsClassifier,
@@ -52,15 +53,21 @@ __all__ = [
     "different_bins",
     "diversity_within_classes",
     "fd_digits",
+    "fine_share",
     "frechet_distance",
     "frechet_within_classes",
     "good_samples",
+    "gradient_energy",
     "inception_score",
     "is_good",
     "kernel_distance",
     "manifold",
+    "mean_error",
     "parzen",
     "precision_recall",
     "quantised",
+    "rank_correlation",
+    "sharpness",
+    "structure_kept",
     "train_classifier",
 ]
