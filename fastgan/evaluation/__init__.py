@@ -13,6 +13,7 @@ from .digits import (
     train_classifier,
 )
 from .diversity import diversity_within_classes
+from .entanglement import AttributeClassifiers, Entanglement, entanglement
 from .extractors import Extractor, quantised
 from .features import Features, Gathering
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
@@ -26,6 +27,7 @@ from .precision_recall import PrecisionRecallReport, precision_recall
 
 __all__ = [
     "AccuracyReport",
+    "AttributeClassifiers",
     "BinsReport",
     "CoverageReport",
     "DensityEstimate",
@@ -33,6 +35,7 @@ __all__ = [
     "DigitsClassifier",
     "DigitsJudge",
     "DigitsReport",
+    "Entanglement",
     "Extractor",
     "FeatureStatistics",
     "Features",
@@ -52,6 +55,7 @@ __all__ = [
     "density_and_coverage",
     "different_bins",
     "diversity_within_classes",
+    "entanglement",
     "fd_digits",
     "fine_share",
     "frechet_distance",

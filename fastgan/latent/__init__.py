@@ -1,6 +1,8 @@
-"""All that happens to z: the prior it is drawn from, its refinement, pairs, and the samplers that choose it."""
+"""All that happens to z: the prior it is drawn from, its refinement, pairs, mixtures, directions of attributes, and the
+samplers that choose it."""
 
 from fastgan.latent import samplers
+from fastgan.latent.directions import directions
 from fastgan.latent.frozen import frozen
 from fastgan.latent.mixing import Mixtures, mix, mixing_weights
 from fastgan.latent.pairs import Pairing, hard_partner
@@ -14,6 +16,7 @@ __all__ = [
     "Pairing",
     "Prior",
     "Refinement",
+    "directions",
     "frozen",
     "hard_partner",
     "interpolate",

@@ -46,7 +46,7 @@ def encoded(run: Run, images: Tensor) -> Tensor:
 def training_images(run: Run, most: int) -> Iterator[Iterator[Tensor]]:
     """So many of a run's training images at most, in an order that the run's seed sets, by batches (B, C, H, W) in [-1, 1];
     neither mirrored nor with noise."""
-    with _batches(run, _source(run, "train"), most) as batches:
+    with _batches(run, _source(run, "train"), most, run.config.seed) as batches:
         yield batches
 
 
@@ -65,22 +65,26 @@ class Shown(NamedTuple):
         return torch.from_numpy(self.source.labels[self.rows])
 
 
-def images_of(run: Run, split: str = "train", most: int | None = None, path: Path | None = None) -> Shown:
-    """Real images at a run's size, neither mirrored nor with noise, in an order that the run's seed sets.
+def images_of(
+    run: Run, split: str = "train", most: int | None = None, path: Path | None = None, seed: int | None = None
+) -> Shown:
+    """Real images at a run's size, neither mirrored nor with noise, in an order that a seed sets.
 
     Args:
         split: of the run's data.
         most: how many at most.
         path: a folder of images, or a packed set, in the place of the run's data.
+        seed: of the order; the run's where None.
 
     Raises:
         DataError: the images can't be opened, or the data has no such split.
     """
     source = _source(run, split) if path is None else open_source("folder", path, "all", quiet=True)
     count = len(source) if most is None else min(most, len(source))
-    with _batches(run, source, count) as batches:
+    seed = run.config.seed if seed is None else seed
+    with _batches(run, source, count, seed) as batches:
         images = torch.cat(list(batches))
-    return Shown(source, by_images(len(source), run.config.seed, 0)[:count], images)
+    return Shown(source, by_images(len(source), seed, 0)[:count], images)
 
 
 def _source(run: Run, split: str) -> Source:
@@ -89,11 +93,11 @@ def _source(run: Run, split: str) -> Source:
 
 
 @contextlib.contextmanager
-def _batches(run: Run, source: Source, most: int) -> Iterator[Iterator[Tensor]]:
+def _batches(run: Run, source: Source, most: int, seed: int) -> Iterator[Iterator[Tensor]]:
     names = ("resolution", "channels", "crop", "min_area", "filter", "threads")
     settings = {name: getattr(run.config.data, name) for name in names}
     count = min(most, len(source))
-    stream = Stream(source, batch_size=min(_BATCH, count), seed=run.config.seed, **settings)
+    stream = Stream(source, batch_size=min(_BATCH, count), seed=seed, **settings)
     with contextlib.closing(stream):
         yield (next(stream)["images"][: count - first] for first in range(0, count, _BATCH))
 
