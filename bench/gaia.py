@@ -10,10 +10,13 @@ interrupted). Results are one JSON file each; `docs/make_gaia.py` makes the tabl
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bench.experiments import RESULTS, Seeds, main, say, trained, write
+from bench.experiments import RESULTS, Seeds, main, preset, say, trained, write
+from fastgan.data import Source, open_source
+from fastgan.data.attributes import Attributes
 from fastgan.draw import Draw
 from fastgan.evaluation import (
     DigitsJudge,
@@ -22,7 +25,9 @@ from fastgan.evaluation import (
     structure_kept,
     train_classifier,
 )
+from fastgan.latent.directions import KINDS
 from fastgan.networks.coding import Redrawing
+from fastgan.training.attributes import entanglement_of
 from fastgan.training.coding import drawings, images_of
 from fastgan.training.run import Run
 from fastgan.training.sampling import grid, write_image
@@ -37,6 +42,7 @@ METHODS = {
 }
 """Method -> preset and settings."""
 _COLUMNS = 16  # of the picture's rows
+_HALF_GREY = 128
 
 
 def digits(
@@ -96,13 +102,47 @@ def structure(
     """
     rows, real = [], None
     for weight in weights:
-        own = () if weight == trained.__kwdefaults__ else (f"gaia.structure={weight:g}",)
+        own = () if weight == preset("gaia-digits").gaia.structure else (f"gaia.structure={weight:g}",)
         for seed in seeds:
             run = trained("gaia-digits", seed, runs, *own, *settings)
             real = real or Real.of(run)
             rows.append({"alpha": weight, "seed": seed} | measured(run, real, run.discriminator, pairs))
             say(rows[-1])
     write(out / "gaia-structure.json", {"seeds": seeds, "settings": settings, "pairs": pairs, "rows": rows})
+
+
+def directions(seeds: Seeds = (0, 1, 2), settings: tuple[str, ...] = (), runs: Path = RUNS, out: Path = RESULTS) -> None:
+    """What else changes along directions of attributes that go together: by differences of means and by least squares.
+
+    Args:
+        seeds: Of training.
+        settings: Of all runs, "name=value".
+        runs: Where runs lie.
+        out: Folder of gaia-directions.json.
+    """
+    rows, accuracies = [], None
+    for method, (name, own) in list(METHODS.items())[:2]:
+        for seed in seeds:
+            run = trained(name, seed, runs, *own, *settings)
+            for kind in KINDS:
+                found, accuracies = entanglement_of(run, kind, strokes)
+                rows.append({"method": method, "kind": kind, "seed": seed, "entanglement": found.value})
+                say(rows[-1])
+                rows[-1] |= {"changes": found.changes, "steps": found.steps}
+    correlations = np.corrcoef(strokes(open_source("digits")).values.T)
+    described = {"names": found.names, "correlations": correlations.tolist(), "accuracies": accuracies.tolist()}
+    write(out / "gaia-directions.json", {"seeds": seeds, "settings": settings, **described, "rows": rows})
+
+
+def strokes(source: Source) -> Attributes:
+    """Attributes of digits that go together: loops (0, 6, 8, 9); ink farther from the middle column than in half of them; no ink
+    in the middle, in the mean of its four pixels."""
+    pixels = np.stack([source.read(index)[..., 0] for index in range(len(source))]).astype(float)
+    apart = np.abs(np.arange(pixels.shape[2]) - (pixels.shape[2] - 1) / 2)
+    width = (pixels.sum(1) * apart).sum(1) / pixels.sum((1, 2))
+    hollow = pixels[:, 3:5, 3:5].mean((1, 2)) < _HALF_GREY
+    values = np.stack([np.isin(source.labels, (0, 6, 8, 9)), width > np.median(width), hollow], 1)
+    return Attributes(("loop", "wide", "hollow"), values.astype(float))
 
 
 class Real:
@@ -166,4 +206,4 @@ def drawn_by(run: Run, real: Real) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main("bench.gaia", __doc__.splitlines()[0], {"digits": digits, "structure": structure})
+    main("bench.gaia", __doc__.splitlines()[0], {"digits": digits, "structure": structure, "directions": directions})
