@@ -135,8 +135,8 @@ def directions(seeds: Seeds = (0, 1, 2), settings: tuple[str, ...] = (), runs: P
 
 
 def strokes(source: Source) -> Attributes:
-    """Attributes of digits that go together: loops (0, 6, 8, 9); ink farther from the middle column than in half of them; no ink
-    in the middle, in the mean of its four pixels."""
+    """Attributes of digits that go together: loops (0, 6, 8, 9); ink farther from the middle column than in half of them; the
+    middle four pixels dark."""
     pixels = np.stack([source.read(index)[..., 0] for index in range(len(source))]).astype(float)
     apart = np.abs(np.arange(pixels.shape[2]) - (pixels.shape[2] - 1) / 2)
     width = (pixels.sum(1) * apart).sum(1) / pixels.sum((1, 2))

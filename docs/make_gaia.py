@@ -22,8 +22,8 @@ def digits(result: Mapping[str, Any]) -> str:
     """Two tables, of reconstructions and of midpoints: a row a method."""
     about = (
         f"{result['held_out']} held-out digits, {result['pairs']:,} pairs of them; seeds {_seeds(result)}. The classifier is "
-        f"right about {100 * result['accuracy']:.1f} % of the real ones, which are {result['floor']:.2f} from the training digits; D "
-        f"draws them again with an error of {_mean(result['redrawn_real']):.3f}."
+        f"right about {100 * result['accuracy']:.1f} % of the real ones, which are {result['floor']:.2f} from the training digits; "
+        f"D draws them again with an error of {_mean(result['redrawn_real']):.3f}."
     )
     tables = {
         "reconstructions": {"error": "L1 error", "sharpness": "sharpness", "fd": "FD-digits", "redrawn": "D's error"},
