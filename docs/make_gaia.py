@@ -20,10 +20,11 @@ def page() -> str:
 
 def digits(result: Mapping[str, Any]) -> str:
     """Two tables, of reconstructions and of midpoints: a row a method."""
+    right, apart, redrawn = 100 * result["accuracy"], result["floor"], _mean(result["redrawn_real"])
     about = (
         f"{result['held_out']} held-out digits, {result['pairs']:,} pairs of them; seeds {_seeds(result)}. The classifier is "
-        f"right about {100 * result['accuracy']:.1f} % of the real ones, which are {result['floor']:.2f} from the training digits; "
-        f"D draws them again with an error of {_mean(result['redrawn_real']):.3f}."
+        f"right about {right:.1f} % of the real ones, which lie {apart:.2f} from the training digits; D draws them again with "
+        f"an error of {redrawn:.3f}."
     )
     tables = {
         "reconstructions": {"error": "L1 error", "sharpness": "sharpness", "fd": "FD-digits", "redrawn": "D's error"},
