@@ -47,6 +47,7 @@ _HALF_GREY = 128
 
 def digits(
     seeds: Seeds = (0, 1, 2),
+    methods: tuple[str, ...] = tuple(METHODS),
     pairs: int = 2000,
     settings: tuple[str, ...] = (),
     runs: Path = RUNS,
@@ -57,6 +58,7 @@ def digits(
 
     Args:
         seeds: Of training.
+        methods: Which; the first one's D judges all.
         pairs: Of held-out images, whose codes' midpoints are decoded.
         settings: Of all runs, "name=value".
         runs: Where runs lie.
@@ -65,7 +67,8 @@ def digits(
     """
     rows, shown, real = [], [], None
     judges = {}
-    for method, (name, own) in METHODS.items():
+    for method in methods:
+        name, own = METHODS[method]
         for seed in seeds:
             run = trained(name, seed, runs, *own, *settings)
             real = real or Real.of(run)
