@@ -86,7 +86,7 @@ def digits(
 
 
 def structure(
-    weights: tuple[float, ...] = (0.0, 5e-5, 0.01, 0.1, 1.0),
+    weights: tuple[float, ...] = (0.0, 5e-5, 1.0),
     seeds: Seeds = (0, 1, 2),
     pairs: int = 2000,
     settings: tuple[str, ...] = (),
