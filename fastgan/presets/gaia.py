@@ -18,7 +18,7 @@ def _alone(gaia: Config, name: str) -> Config:
 
 
 # With betas[0] of 0.9 and rates of 1e-3 G and D lost each other within 60 rounds (docs/gaia.md).
-_DIGITS_ADAM = replace(_ADAM, rate=5e-4, betas=(0.5, 0.999), warmup=50)
+_DIGITS_ADAM = replace(_ADAM, rate=5e-4, betas=(0.5, 0.999))
 _DIGITS = Config(
     name="gaia-digits",
     description="GAIA",
