@@ -26,6 +26,7 @@ from fastgan.training.sampling import Recipe, classes_in_turn
 
 SWEEPS = ("drawings", "interpolations", "attributes")
 USUAL_ROWS = 8
+"""Walks, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from fastgan.draw import Draw
 from fastgan.latent.paths import KINDS, interpolate
 from fastgan.latent.samplers import Plain, Truncation
 from fastgan.training import code_walks
-from fastgan.training.code_walks import Start, draw
+from fastgan.training.code_walks import USUAL_ROWS, Start, draw
 from fastgan.training.files import make_room_for
 from fastgan.training.run import Run
 from fastgan.training.sampling import MOST_COLUMNS, Recipe, Samples, cycled, grid, write_image
@@ -23,7 +23,6 @@ from fastgan.training.sampling import MOST_COLUMNS, Recipe, Samples, cycled, gri
 Sweep = Literal["latents", "truncation", "classes", "drawings", "interpolations", "attributes"]
 USUAL_STEPS = {"latents": 8, "truncation": 8, "classes": MOST_COLUMNS, "drawings": 8, "interpolations": 8, "attributes": 9}
 """Sweep -> images of a row, unless told otherwise."""
-USUAL_ROWS = 8
 WIDEST = 2.0
 """Truncation of a sweep's last column, in standard deviations, as in the first of Brock et al. 2019, figure 2."""
 
