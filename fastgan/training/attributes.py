@@ -1,7 +1,7 @@
 """Attributes in the codes of an autoencoder's run: their directions, and how entangled these are."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,12 @@ class Known:
     values: Tensor
     images: Tensor
     codes: Tensor
+
+    def varying(self, asked: Sequence[str] = ()) -> "Known":
+        """Without the attributes that are the same in all images, unless they are asked for."""
+        there = self.values.amin(0) != self.values.amax(0)
+        kept = [number for number, name in enumerate(self.names) if there[number] or name in asked]
+        return replace(self, names=tuple(self.names[number] for number in kept), values=self.values[:, kept])
 
     def directions(self, kind: Literal["means", "least-squares"] = "least-squares") -> Tensor:
         """(A, dim); UserError for an attribute that all images have, or none."""

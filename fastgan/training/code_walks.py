@@ -77,6 +77,7 @@ def walk(
     else:
         there = known(run, start.table)
         names = _chosen(there.names, start.names)
+        there = there.varying(names)
         along = there.directions(start.directions).to(there.codes)[[there.names.index(name) for name in names]]
         rows = max(1, USUAL_ROWS // len(names)) if rows is None else rows
         codes = codes_of(run, _images(run, rows, start, recipe))
@@ -111,7 +112,7 @@ def draw(run: Run, recipe: Recipe, z: Tensor, labels: Tensor | None, prior: Prio
 
 
 def _drawings(run: Run, images: Tensor, recipe: Recipe) -> tuple[Tensor, tuple[str, ...]]:
-    networks = run.game.played() | ({} if recipe.raw_weights else dict(run.average.networks.items()))
+    networks = run.game.played() | dict(run.average.networks.items())
     dtype = AUTOCAST[resolve_precision(recipe.precision or run.precision, run.device)]
     with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
         found = drawings(networks["generator"], networks.get("discriminator"), images.to(run.device))
@@ -138,6 +139,8 @@ def _check(run: Run, sweep: str, rows: int | None, recipe: Recipe, start: Start)
         raise UserError(f"the run in {run.path} has no autoencoder: a sweep of {sweep} is of codes of images")
     if recipe.truncation is not None:
         raise UserError(f"a sweep of {sweep} draws from no prior: there is nothing to truncate")
+    if recipe.raw_weights:
+        raise UserError(f"a sweep of {sweep} is of codes of the averaged generator: it takes no raw weights")
     classes_in_turn(run, recipe.labels)
     if sweep == "drawings" and rows is not None:
         raise UserError("rows of drawings are what the networks make of the images: steps says how many images")

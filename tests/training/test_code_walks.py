@@ -95,6 +95,20 @@ def test_attributes_are_walked_around_the_reconstruction(faces):
     assert means.shape[:2] == (4, 5)
 
 
+def test_an_attribute_of_all_images_is_refused_where_it_is_asked_for(faces, tmp_path):
+    run, _, table = faces
+    lines = [f"{line},{'face' if line.startswith('file') else 1}" for line in table.read_text().splitlines()]
+    (tmp_path / "more.csv").write_text("\n".join(lines))
+    along = [
+        traverse(run, 1, 3, sweep="attributes", start=Start(table=path, names=("bright",)))
+        for path in (table, tmp_path / "more.csv")
+    ]
+    torch.testing.assert_close(*along)
+    for names in (("face",), ()):
+        with pytest.raises(UserError, match="attribute face is the same in all 24 images"):
+            traverse(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv", names=names))
+
+
 def test_classes_are_attributes_where_no_table_is_given(run, tmp_path):
     found = write_traversal(run, tmp_path / "x.png", None, 3, sweep="attributes", start=Start(names=("3", "7")))
     assert found.images.shape[:2] == (8, 3)
@@ -120,6 +134,7 @@ def test_walks_that_do_not_fit_are_refused(run, faces, tmp_path):
         (run, {"sweep": "interpolations", "steps": 1}, "at least 2"),
         (run, {"sweep": "interpolations", "truncation": 1.0}, "nothing to truncate"),
         (run, {"sweep": "interpolations", "labels": [1]}, "not class-conditional"),
+        (run, {"sweep": "drawings", "raw_weights": True}, "no raw weights"),
         (run, {"sweep": "interpolations", "start": Start(names=("3",))}, "goes along no attributes"),
         (run, {"sweep": "latents", "start": Start(names=("3",))}, "takes no attributes"),
         (run, {"sweep": "attributes", "start": Start(names=("11",))}, "no attribute '11'"),
