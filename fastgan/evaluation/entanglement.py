@@ -14,9 +14,9 @@ from torch import Tensor
 _SIDE = 16
 """Pixels that linear classifiers look at, on a side; larger images are averaged down to it."""
 _DECAY = 1e-2
-_HALVINGS = 8
-_FARTHEST = 8.0
-"""Directions."""
+_HALVINGS = 6
+_FARTHEST, _STOPS = 2.0, 8
+"""Directions that a walk goes at most, twice the way from without an attribute to with it, and in how many steps."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Entanglement:
         names: of the attributes.
         changes: changes[i][j], the mean change of classifier j's log-odds along direction i, in standard deviations of that
             classifier over the images where the walks begin.
-        steps: how far each went, in directions; nan where the own attribute did not change as far as asked within 8 of them.
+        steps: how far each went, in directions.
         value: mean |changes[i][j]| over i != j, over the mean |changes[i][i]|. 0 is perfect; 1 is no better than a direction of
             any other attribute.
     """
@@ -101,10 +101,11 @@ def entanglement(
     directions: Tensor,
     judge: Callable[[Tensor], Tensor],
     names: Sequence[str],
-    target: float = 0.5,
+    target: float = 0.25,
 ) -> Entanglement:
     """Move codes along each direction until its own attribute's classifier has changed by `target` in the mean, and look what
-    the others say. All directions go equally far in what they are for, so their lengths do not matter.
+    the others say. All directions go equally far in what they are for, so their lengths do not matter. One along which that
+    much is not reached within 2 directions goes as far as its own attribute changes most.
 
     Args:
         decode: codes (N, dim) -> images.
@@ -139,13 +140,16 @@ def entanglement(
 
 
 def _reaching(change: Callable[[float], Tensor], own: int, target: float) -> tuple[float, Tensor]:
-    """A step after which the own score has changed by `target`, and all changes there: doubled until it is passed, then halved
-    in on. (nan, changes at the farthest) where it never is."""
-    near, far = 0.0, 0.5
-    while (there := change(far))[own] < target:
-        near, far = far, 2 * far
-        if far > _FARTHEST:
-            return float("nan"), there
+    """The first step after which the own score has changed by `target`, halved in on, and all changes there; where none does,
+    the one of the largest own change."""
+    stops = [_FARTHEST * number / _STOPS for number in range(1, _STOPS + 1)]
+    changes = [change(stop) for stop in stops]
+    reached = next((number for number, moved in enumerate(changes) if moved[own] >= target), None)
+    if reached is None:
+        number = max(range(_STOPS), key=lambda number: float(changes[number][own]))
+        return stops[number], changes[number]
+    far, there = stops[reached], changes[reached]
+    near = stops[reached - 1] if reached else 0.0
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
         moved = change(middle)
