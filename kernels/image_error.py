@@ -96,13 +96,14 @@ def image_kernel(
     BCE: tl.constexpr, EDGE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     REAL: tl.constexpr = loss_ptr.dtype.element_ty
-    image = tl.program_id(0).to(tl.int64) // parts
-    part = tl.program_id(0) % parts
+    program = tl.program_id(0).to(tl.int64)
+    image = program // parts
+    part = program % parts
     number = tl.full((1,), count, REAL)
     losses = tl.zeros((BLOCK,), REAL)
     errors = tl.zeros((BLOCK,), REAL)
     for turn in range(0, turns):
-        place = (part * turns + turn).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        place = (part * turns + turn) * BLOCK + tl.arange(0, BLOCK)
         at = image * count + place
         y = tl.load(y_ptr + at, mask=place < count, other=0.0).to(REAL)
         x = tl.load(x_ptr + at, mask=place < count, other=0.0).to(REAL)
@@ -118,11 +119,11 @@ def image_kernel(
             losses += tl.where(place < count, loss, 0.0)
         tl.store(slope_ptr + at, slope.to(slope_ptr.dtype.element_ty), mask=place < count)
     error = tl.sum(errors, 0) / tl.full((), count, REAL)
-    tl.store(error_ptr + tl.program_id(0), error)
+    tl.store(error_ptr + program, error)
     if BCE:
-        tl.store(loss_ptr + tl.program_id(0), tl.sum(losses, 0) / tl.full((), count, REAL))
+        tl.store(loss_ptr + program, tl.sum(losses, 0) / tl.full((), count, REAL))
     else:
-        tl.store(loss_ptr + tl.program_id(0), error)
+        tl.store(loss_ptr + program, error)
 
 
 def _launch(y: Tensor, x: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ def test_the_tables_of_advlatgan_are_those_of_the_results():
     assert (ROOT / "docs" / "advlatgan.md").read_text() == written["page"]()
 
 
-@pytest.mark.parametrize("name", ["icr", "inversion", "optimisation"])
+@pytest.mark.parametrize("name", ["gaia", "icr", "inversion", "optimisation"])
 def test_the_tables_of_experiments_are_those_of_the_results(name):
     written = runpy.run_path(str(ROOT / "docs" / f"make_{name}.py"))
     assert (ROOT / "docs" / f"{name}.md").read_text() == written["page"]()

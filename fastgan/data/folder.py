@@ -83,6 +83,7 @@ def _source(root: Path, found: Scan, good: np.ndarray, notes: list[str]) -> Sour
         reader.mistrust,
         tuple(notes),
         digest.hexdigest(),
+        names=lambda: names,
     )
 
 

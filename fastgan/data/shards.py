@@ -256,6 +256,7 @@ def open_shards(path: AnyPath | None, split: str) -> Source:
         manifest.fingerprint,
         rows["shard"].copy(),
         files.warm,
+        lambda: [os.fsdecode(name) for name in names.split(b"\0")[:-1]],
     )
 
 

@@ -39,6 +39,8 @@ class Source:
         known_fingerprint: where it is known without reading all images.
         shards: int32 (N,), the shard that each image lies in, where the set is packed.
         warm: reads a whole shard into the system's cache.
+        names: the path that each image came by, below the folder that was opened or packed, in the order of the images; None
+            where they are no files.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source:
     known_fingerprint: str | None = None
     shards: np.ndarray | None = None
     warm: Callable[[int], None] | None = None
+    names: Callable[[], list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,5 +1,6 @@
 """How good the samples are: feature statistics, metrics and their reports. Judges streams of images; knows no run."""
 
+from .autoencoding import fine_share, gradient_energy, mean_error, rank_correlation, sharpness, structure_kept
 from .by_class import AccuracyReport, IntraReport, classifier_accuracy_score, frechet_within_classes
 from .digits import (
     DigitsClassifier,
@@ -12,6 +13,7 @@ from .digits import (
     train_classifier,
 )
 from .diversity import diversity_within_classes
+from .entanglement import AttributeClassifiers, Entanglement, entanglement
 from .extractors import Extractor, quantised
 from .features import Features, Gathering
 from .frechet import FeatureStatistics, Gaussian, frechet_distance
@@ -25,6 +27,7 @@ from .precision_recall import PrecisionRecallReport, precision_recall
 
 __all__ = [
     "AccuracyReport",
+    "AttributeClassifiers",
     "BinsReport",
     "CoverageReport",
     "DensityEstimate",
@@ -32,6 +35,7 @@ __all__ = [
     "DigitsClassifier",
     "DigitsJudge",
     "DigitsReport",
+    "Entanglement",
     "Extractor",
     "FeatureStatistics",
     "Features",
@@ -51,16 +55,23 @@ __all__ = [
     "density_and_coverage",
     "different_bins",
     "diversity_within_classes",
+    "entanglement",
     "fd_digits",
+    "fine_share",
     "frechet_distance",
     "frechet_within_classes",
     "good_samples",
+    "gradient_energy",
     "inception_score",
     "is_good",
     "kernel_distance",
     "manifold",
+    "mean_error",
     "parzen",
     "precision_recall",
     "quantised",
+    "rank_correlation",
+    "sharpness",
+    "structure_kept",
     "train_classifier",
 ]

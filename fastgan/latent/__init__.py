@@ -1,6 +1,8 @@
-"""All that happens to z: the prior it is drawn from, its refinement, its inversion, pairs, and the samplers that choose it."""
+"""All that happens to z: the prior it is drawn from, its refinement, its inversion, pairs, mixtures, directions of attributes,
+and the samplers that choose it."""
 
 from fastgan.latent import samplers
+from fastgan.latent.directions import directions
 from fastgan.latent.frozen import frozen
 from fastgan.latent.inversion import Inversion, Inverted, invert
 from fastgan.latent.mixing import Mixtures, mix, mixing_weights
@@ -17,6 +19,7 @@ __all__ = [
     "Pairing",
     "Prior",
     "Refinement",
+    "directions",
     "frozen",
     "hard_partner",
     "interpolate",

@@ -2,11 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgan.data import Stream, open_source
+from fastgan.data import Source, Stream, open_source
+from fastgan.data.order import by_images
 from fastgan.engine.local import AUTOCAST
 from fastgan.latent import Mixtures, Prior
 from fastgan.training.run import Run
@@ -42,13 +46,58 @@ def encoded(run: Run, images: Tensor) -> Tensor:
 def training_images(run: Run, most: int) -> Iterator[Iterator[Tensor]]:
     """So many of a run's training images at most, in an order that the run's seed sets, by batches (B, C, H, W) in [-1, 1];
     neither mirrored nor with noise."""
+    with _batches(run, _source(run, "train"), most, run.config.seed) as batches:
+        yield batches
+
+
+class Shown(NamedTuple):
+    """Real images, and which they are."""
+
+    source: Source
+    rows: np.ndarray
+    """int64 (N,), each one's number in the source."""
+    images: Tensor
+    """(N, C, H, W) in [-1, 1], on the CPU."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,), their classes."""
+        return torch.from_numpy(self.source.labels[self.rows])
+
+
+def images_of(
+    run: Run, split: str = "train", most: int | None = None, path: Path | None = None, seed: int | None = None
+) -> Shown:
+    """Real images at a run's size, neither mirrored nor with noise, in an order that a seed sets.
+
+    Args:
+        split: of the run's data.
+        most: how many at most.
+        path: a folder of images, or a packed set, in the place of the run's data.
+        seed: of the order; the run's where None.
+
+    Raises:
+        DataError: the images can't be opened, or the data has no such split.
+    """
+    source = _source(run, split) if path is None else open_source("folder", path, "all", quiet=True)
+    count = len(source) if most is None else min(most, len(source))
+    seed = run.config.seed if seed is None else seed
+    with _batches(run, source, count, seed) as batches:
+        images = torch.cat(list(batches))
+    return Shown(source, by_images(len(source), seed, 0)[:count], images)
+
+
+def _source(run: Run, split: str) -> Source:
     data = run.config.data
-    source = open_source(data.source, data.path, on_bad_image=data.on_bad_image, quiet=True)
+    return open_source(data.source, data.path, split, on_bad_image=data.on_bad_image, quiet=True)
+
+
+@contextlib.contextmanager
+def _batches(run: Run, source: Source, most: int, seed: int) -> Iterator[Iterator[Tensor]]:
     names = ("resolution", "channels", "crop", "min_area", "filter", "threads")
+    settings = {name: getattr(run.config.data, name) for name in names}
     count = min(most, len(source))
-    stream = Stream(
-        source, batch_size=min(_BATCH, count), seed=run.config.seed, **{name: getattr(data, name) for name in names}
-    )
+    stream = Stream(source, batch_size=min(_BATCH, count), seed=seed, **settings)
     with contextlib.closing(stream):
         yield (next(stream)["images"][: count - first] for first in range(0, count, _BATCH))
 

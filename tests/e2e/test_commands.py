@@ -97,6 +97,23 @@ def test_traverse_draws_a_walk_a_row(fastgan, run_folder, tmp_path):
         assert (code, said.count("\n")) == (2, 1), options
 
 
+def test_traverse_walks_through_the_codes_of_real_images(fastgan, tmp_path):
+    run, picture = tmp_path / "run", tmp_path / "walks.png"
+    small = ("training.steps=2", "training.sample_every=0", "network.content=6", "network.style=4", "network.blocks=1")
+    assert fastgan("train", "gaia-digits", "--run-dir", run, "--set", *TINY, *small)[0] == 0
+    code, shown, _ = fastgan("traverse", run, "--sweep", "drawings", "--steps", 3, "--split", "held-out", "--out", picture)
+    assert code == 0
+    assert shown.splitlines()[1] == "rows, in turns: x; D(x); G(x); D(G(x)); G(mixture); D(G(mixture))"
+    assert Image.open(picture).size == (3 * 18 + 2, 6 * 18 + 2)
+    along = ("--sweep", "attributes", "--attribute", "3, 7", "--directions", "means", "--reach", 0.5, "--rows", 1)
+    code, shown, _ = fastgan("traverse", run, *along, "--out", picture)
+    assert shown.splitlines()[1] == "rows, in turns: 3 from -0.5 to 0.5; 7 from -0.5 to 0.5"
+    assert Image.open(picture).size == (9 * 18 + 2, 2 * 18 + 2)
+    for options in (("--attributes", tmp_path / "no.csv"), ("--attribute", "x"), ("--reach", 0), ("--split", "test")):
+        code, _, said = fastgan("traverse", run, "--sweep", "attributes", "--out", picture, *options)
+        assert (code, said.count("\n")) == (2, 1), options
+
+
 def test_export_writes_a_generator(fastgan, run_folder, tmp_path):
     file = tmp_path / "generator.safetensors"
     code, shown, _ = fastgan("export", run_folder, "--out", file)
