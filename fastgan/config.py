@@ -480,11 +480,13 @@ class Config:
             raise ValueError(f"game {self.game} needs autoencoders: network.family {' or '.join(AUTOENCODERS)}")
         if self.game == "gaia" and self.training.batch_size < 2:
             raise ValueError("game gaia mixes the codes of a batch, so training.batch_size must be above 1")
-        others = Config(name=self.name, network=Network(width=self.network.width))
-        for name in ("latent.refine_steps", "latent.pair", "terms", "augmentation", "network.classes", "network.ensemble",
-                     "network.gradient_norm", "training.n_dis", "training.generator_batch", "training.merged"):  # fmt: skip
-            if attrgetter(name)(self) != attrgetter(name)(others):
-                raise ValueError(f"{name} is of the adversarial game: game {self.game} can't be played with it")
+        unused = [*_OF_ADVERSARIAL]
+        if self.game == "autoencoder":
+            unused += [f"gaia.{field.name}" for field in dataclasses.fields(Gaia) if not field.name.startswith("mix_")]
+            unused.append("discriminator")
+        for name in unused:
+            if attrgetter(name)(self) != attrgetter(name)(_PLAIN):
+                raise ValueError(f"{name} has no meaning in a game {self.game}")
 
     def _check_objective(self) -> None:
         objective, training = OBJECTIVES[self.objective], self.training
@@ -529,6 +531,12 @@ class Config:
     def coupled_over_ranks(self) -> list[str]:
         """Names of what mixes samples of one rank alone: ranks that share a batch would not have its loss."""
         return [name for name, term in self.terms.items() if term.couples and not term.spans_ranks]
+
+
+_OF_ADVERSARIAL = (
+    "objective", "objective_options", "latent", "terms", "augmentation", "network.classes", "network.ensemble",
+    "network.gradient_norm", "training.n_dis", "training.generator_batch", "training.merged",
+)  # fmt: skip
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
@@ -633,3 +641,6 @@ def _fields(settings: type, path: str = "") -> dict[str, list[str]]:
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             found |= _fields(field.type, f"{path}.{field.name}".lstrip("."))
     return found
+
+
+_PLAIN = Config()

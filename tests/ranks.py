@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ R3GAN = (
     "discriminator.beta2_end=0.99", "generator.eps=1e-4", "discriminator.eps=1e-4", "latent.direction=l2",
 )  # fmt: skip
 GAIA = (
-    "game=gaia", "network.family=style-content", "network.content=4", "network.style=3", "network.blocks=1",
-    "network.width=4", "latent.refine_steps=0", "gaia.structure=0.1", "generator.eps=1e-4", "discriminator.eps=1e-4",
+    "network.content=4", "network.style=3", "network.blocks=1", "network.width=4", "gaia.structure=0.1",
+    "generator.eps=1e-4", "discriminator.eps=1e-4",
 )  # fmt: skip
 PAIRS = ("latent.pair=hard", "latent.pair_distance=0.5", "terms.mode_seeking.weight=1")
 ADAPTED = (  # the probability of T moves in rounds 2 and 4, and the scores to be 0 within
@@ -133,13 +134,19 @@ def settings(case: str, folder: Path) -> Config:
         # A small network stays whole under the default threshold, which would hide what ZeRO-3 does.
         path.write_text(json.dumps({"zero_optimization": {"stage3_param_persistence_threshold": 0}}))
         assignments = ("engine.kind=deepspeed", f"engine.deepspeed_json={path}", *assignments)
-    return override(preset("digits-sngan-qua"), [*SMALL, *assignments])
+    return _small(case, assignments)
 
 
 def plain(case: str) -> Config:
     """What one process with the plain engine plays in the place of a case: the same batches, whole."""
     apart = ("engine.", "training.accumulate", "network.recompute")
-    return override(preset("digits-sngan-qua"), [*SMALL, *(a for a in CASES[case] if not a.startswith(apart))])
+    return _small(case, [a for a in CASES[case] if not a.startswith(apart)])
+
+
+def _small(case: str, assignments: Iterable[str]) -> Config:
+    if "gaia" in case:
+        return override(preset("gaia-digits"), [*(a for a in SMALL if not a.startswith("latent.")), *assignments])
+    return override(preset("digits-sngan-qua"), [*SMALL, *assignments])
 
 
 def session(config: Config, ranks: Ranks = ALONE) -> Session:

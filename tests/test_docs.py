@@ -10,6 +10,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_is_left_half_merged(page):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text(), flags=re.MULTILINE)
+
+
 def test_the_page_of_fields_is_the_one_that_the_classes_give():
     written = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
     assert (ROOT / "docs" / "configuration.md").read_text() == written["page"]()

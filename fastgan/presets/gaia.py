@@ -1,7 +1,7 @@
 """GAIA's two autoencoders, and its generator alone by the error of its pixels, to compare with.
 
 The published run (gaia-celeba128) has batches of 8, TensorFlow's Adam, and takes days on a GPU. Digits and emoji have narrower
-networks, smaller codes and higher rates.
+networks, smaller codes and higher rates; alpha stays that of the published rate.
 """
 
 from dataclasses import replace
@@ -14,7 +14,9 @@ _ADAM = Adam(rate=1e-4, betas=(0.9, 0.999), schedule="constant")
 def _alone(gaia: Config, name: str) -> Config:
     """The same generator, trained by the error of its pixels; half the rate, which is what G has in a balanced game."""
     adam = replace(gaia.generator, rate=gaia.generator.rate / 2)
-    return replace(gaia, name=name, description="autoencoder, L1", game="autoencoder", gaia=Gaia(), generator=adam)
+    return replace(
+        gaia, name=name, description="autoencoder, L1", game="autoencoder", generator=adam, gaia=Gaia(), discriminator=Adam()
+    )
 
 
 # With betas[0] of 0.9 and rates of 1e-3 G and D lost each other within 60 rounds (docs/gaia.md).

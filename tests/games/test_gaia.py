@@ -244,11 +244,13 @@ def test_presets_build_their_games():
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (["terms.r1.gamma=1"], "terms is of the adversarial game"),
-        (["latent.refine_steps=1"], "latent.refine_steps is of the adversarial game"),
-        (["augmentation.policy=ada"], "augmentation is of the adversarial game"),
-        (["training.n_dis=2"], "training.n_dis is of the adversarial game"),
-        (["network.classes=10"], "network.classes is of the adversarial game"),
+        (["terms.r1.gamma=1"], "terms has no meaning in a game gaia"),
+        (["latent.refine_steps=1"], "latent has no meaning in a game gaia"),
+        (["latent.dim=5"], "latent has no meaning"),
+        (["objective=wasserstein"], "objective has no meaning"),
+        (["augmentation.policy=ada"], "augmentation has no meaning"),
+        (["training.n_dis=2"], "training.n_dis has no meaning"),
+        (["network.classes=10"], "network.classes has no meaning"),
         (["training.accumulate=2"], "game=gaia couples"),
         (["training.batch_size=1"], "training.batch_size must be above 1"),
         (["network.family=sn-cnn"], "game gaia needs autoencoders"),
@@ -260,6 +262,13 @@ def test_presets_build_their_games():
 def test_what_does_not_go_together_is_refused(assignments, said):
     with pytest.raises(UserError, match=said.replace(".", r"\.")):
         override(preset("gaia-digits"), assignments)
+
+
+@pytest.mark.parametrize("assignment", ["gaia.structure=1", "gaia.mixtures=batch", "discriminator.rate=1e-3", "latent.dim=5"])
+def test_an_autoencoder_alone_takes_nothing_that_it_does_not_use(assignment):
+    with pytest.raises(UserError, match="has no meaning in a game autoencoder"):
+        override(preset("digits-autoencoder"), [assignment])
+    override(preset("digits-autoencoder"), ["gaia.mix_deviation=0.1"])  # of its samples
 
 
 def test_gaias_settings_need_the_game():
