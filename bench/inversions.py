@@ -36,7 +36,7 @@ _WGAN_GP = (
 GENERATORS = {
     "SN, 2,000 rounds": ("digits-sngan", ("training.steps=2000",), None),
     "SN, 100 rounds": ("digits-sngan", ("training.steps=100",), None),
-    f"SN, 2,000 rounds on {FEW} digits": ("digits-sngan", ("training.steps=2000", "data.source=arrays"), FEW),
+    f"SN, 400 rounds on {FEW} digits": ("digits-sngan", ("training.steps=400", "data.source=arrays"), FEW),
     "WGAN-GP, 2,000 rounds": ("digits-sngan", ("training.steps=2000", *_WGAN_GP), None),
     "SN at 16x16, 2,000 rounds": ("digits-sngan", ("training.steps=2000", "data.resolution=16"), None),
 }
