@@ -28,13 +28,16 @@ class Entanglement:
         changes: changes[i][j], the mean change of classifier j's log-odds along direction i, in standard deviations of that
             classifier over the images where the walks begin.
         steps: how far each went, in directions.
-        value: mean |changes[i][j]| over i != j, over the mean |changes[i][i]|. 0 is perfect; 1 is no better than a direction of
-            any other attribute.
+        reached: whether its own attribute has changed as much as was asked for.
+        value: of the directions i that reached it, mean |changes[i][j]| over i != j, over the mean changes[i][i]; NaN where
+            none did. 0 is perfect; 1 is no better than a direction of any other attribute. It says nothing of a direction that
+            does not change its own attribute, or turns it round: how many reached it belongs to it.
     """
 
     names: tuple[str, ...]
     changes: tuple[tuple[float, ...], ...]
     steps: tuple[float, ...]
+    reached: tuple[bool, ...]
     value: float
 
 
@@ -105,7 +108,7 @@ def entanglement(
 ) -> Entanglement:
     """Move codes along each direction until its own attribute's classifier has changed by `target` in the mean, and look what
     the others say. All directions go equally far in what they are for, so their lengths do not matter. One along which that
-    much is not reached within 2 directions goes as far as its own attribute changes most.
+    much is not reached within 2 directions goes as far as its own attribute changes most, and does not count in the value.
 
     Args:
         decode: codes (N, dim) -> images.
@@ -134,9 +137,11 @@ def entanglement(
         rows.append(moved)
         steps.append(step)
     changes = torch.stack(rows)
+    own = changes.diagonal()
+    reached = own >= target
     others = ~torch.eye(len(names), dtype=torch.bool, device=changes.device)
-    value = changes[others].abs().mean() / changes.diagonal().abs().mean()
-    return Entanglement(tuple(names), tuple(map(tuple, changes.tolist())), tuple(steps), float(value))
+    value = changes[others & reached[:, None]].abs().mean() / own[reached].mean()
+    return Entanglement(tuple(names), tuple(map(tuple, changes.tolist())), tuple(steps), tuple(reached.tolist()), float(value))
 
 
 def _reaching(change: Callable[[float], Tensor], own: int, target: float) -> tuple[float, Tensor]:

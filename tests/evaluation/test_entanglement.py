@@ -1,5 +1,7 @@
 """Classifiers of attributes, and what changes along directions."""
 
+import math
+
 import pytest
 import torch
 
@@ -56,6 +58,21 @@ def test_least_squares_are_less_entangled_than_means():
     assert values["least-squares"] < 0.5 * values["means"]
 
 
+def test_a_direction_the_wrong_way_does_not_count():
+    """It changes its attribute as much as any, backwards: nothing that another direction's value would hide."""
+    codes = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    along = torch.tensor([[1.0, 0.1, 0.0], [0.0, -1.0, 0.9], [0.0, 0.2, 1.0]], dtype=torch.float64)
+    found = entanglement(lambda z: z, codes, along, lambda images: images, ("a", "b", "c"))
+    assert found.reached == (True, False, True)
+    assert found.changes[1][1] < 0
+    changes = torch.tensor(found.changes, dtype=torch.float64)
+    expected = (changes[0, 1:].abs().sum() + changes[2, :2].abs().sum()) / 4 / changes[[0, 2], [0, 2]].mean()
+    assert found.value == pytest.approx(float(expected))
+    backwards = entanglement(lambda z: z, codes, -torch.eye(3), lambda images: images, ("a", "b", "c"))
+    assert not any(backwards.reached)
+    assert math.isnan(backwards.value)
+
+
 def test_a_direction_that_turns_back_is_judged_where_it_gives_most():
     def judge(images):
         """The first rises to 1/10 on the way, and falls again; the second goes along."""
@@ -67,5 +84,7 @@ def test_a_direction_that_turns_back_is_judged_where_it_gives_most():
     assert found.steps[0] == 1
     assert found.changes[0][0] == pytest.approx(0.1, rel=0.1)
     assert found.changes[1][1] > 0.25
+    assert found.reached == (False, True)
+    assert found.value == pytest.approx(abs(found.changes[1][0]) / found.changes[1][1])
     with pytest.raises(ValueError, match="at least 2"):
         entanglement(lambda z: z, codes, torch.eye(2)[:1], lambda images: images, ("a",))
