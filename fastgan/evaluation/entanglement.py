@@ -57,7 +57,7 @@ class AttributeClassifiers:
         if attributes.dim() != 2 or len(attributes) != len(images) or not len(images):
             raise ValueError(f"images come with attributes (N, A), not {tuple(images.shape)} with {tuple(attributes.shape)}")
         x, self._cut = self._pixels(images), (attributes.amin(0) + attributes.amax(0)).double().cpu() / 2
-        self._mean, self._deviation = x.mean(0), x.std(0).clamp(min=1e-3)
+        self._mean, self._deviation = x.mean(0), x.std(0, correction=0).clamp(min=1e-3)
         x = (x - self._mean) / self._deviation
         self._weight = x.new_zeros(x.shape[1], attributes.shape[1], requires_grad=True)
         self._bias = x.new_zeros(attributes.shape[1], requires_grad=True)
@@ -84,10 +84,13 @@ class AttributeClassifiers:
         return (attributes.double().cpu() > self._cut).double()
 
     def accuracy(self, images: Tensor, attributes: Tensor) -> Tensor:
-        """The share of images that each classifier is right about, (A,), between the two kinds evenly: 0.5 is chance."""
-        right, there = ((self(images) > 0) == self.has(attributes).bool()).double(), self.has(attributes)
-        shares = [(right * of).sum(0) / of.sum(0).clamp(min=1) for of in (there, 1 - there)]
-        return sum(shares) / 2
+        """The share of images that each classifier is right about, (A,), between those with the attribute and those without
+        evenly: 0.5 is chance. Where all images are of one kind it is that kind's share."""
+        there = self.has(attributes)
+        right = (self(images) > 0).eq(there).double()
+        kinds = torch.stack([there, 1 - there])
+        counts = kinds.sum(1)
+        return ((right * kinds).sum(1) / counts.clamp(min=1)).sum(0) / (counts > 0).sum(0)
 
     @staticmethod
     def _pixels(images: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def entanglement(
             f"{len(directions)} directions for {len(names)} names, target {target}: at least 2, one a name, above 0"
         )
     begin = judge(decode(codes)).double()
-    spread = begin.std(0).clamp(min=1e-12)
+    spread = begin.std(0, correction=0).clamp(min=1e-12)
 
     def change(direction: Tensor, step: float) -> Tensor:
         return (judge(decode(codes + step * direction)).double() - begin).mean(0) / spread

@@ -31,9 +31,32 @@ def test_classifiers_know_attributes_that_go_together():
         AttributeClassifiers(images, attributes[:5])
 
 
+def test_accuracy_is_of_the_kinds_that_are_there():
+    judge = AttributeClassifiers(*scene(400, 0))
+    images, attributes = scene(200, 1)
+    right = (judge(images) > 0) == attributes.bool()
+    having, without = attributes[:, 0] == 1, attributes[:, 0] == 0
+    for rows, expected in (
+        (having, right[having, 0].double().mean()),
+        (without, right[without, 0].double().mean()),
+        (having | without, (right[having, 0].double().mean() + right[without, 0].double().mean()) / 2),
+    ):
+        torch.testing.assert_close(judge.accuracy(images[rows], attributes[rows])[0], expected)
+    assert judge.accuracy(images[having], attributes[having])[0] > 0.98
+
+
+def test_one_image_is_enough():
+    images, attributes = scene(1, 0)
+    judge = AttributeClassifiers(images, attributes)
+    assert judge(images).isfinite().all()
+    assert judge.accuracy(images, attributes).isfinite().all()
+    found = entanglement(lambda z: z, torch.ones(1, 2), torch.eye(2), lambda images: images, ("a", "b"))
+    assert found.value == 0
+
+
 def test_changes_along_known_directions():
     codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    spread = codes.std(0)
+    spread = codes.std(0, correction=0)
     found = entanglement(
         lambda z: z, codes, torch.tensor([[1.0, 0.5], [0.0, 2.0]]), lambda images: images, ("a", "b"), target=1
     )
