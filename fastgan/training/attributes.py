@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastgan.data import Source
 from fastgan.data.attributes import Attributes, of_classes, read_attributes
+from fastgan.engine.local import AUTOCAST
 from fastgan.evaluation import AttributeClassifiers, Entanglement, entanglement
 from fastgan.latent.directions import directions
 from fastgan.training.coding import MOST, Shown, encoded, images_of
@@ -70,7 +71,7 @@ def known(run: Run, table: Table | None = None, split: str = "train", most: int 
 
 def codes_of(run: Run, shown: Shown) -> Tensor:
     """The averaged generator's codes of images, (N, dim), on the run's device."""
-    return torch.cat([encoded(run, part) for part in shown.images.split(_BATCH)])
+    return encoded(run, shown.images.split(_BATCH))
 
 
 @torch.no_grad()
@@ -100,8 +101,11 @@ def entanglement_of(
     train, start = known(run, table, most=most), known(run, table, split, _WALKS)
     judge = AttributeClassifiers(train.images, train.values)
 
+    generator, dtype = run.ema_generator, AUTOCAST[run.precision]
+
     def decode(codes: Tensor) -> Tensor:
-        return torch.cat([run.ema_generator(part).float() for part in codes.split(_BATCH)])
+        with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
+            return torch.cat([generator(part).float() for part in codes.split(_BATCH)])
 
     found = entanglement(decode, start.codes, train.directions(kind).to(start.codes), judge, train.names)
     return found, judge.accuracy(start.images, start.values)

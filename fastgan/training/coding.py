@@ -1,7 +1,7 @@
 """Runs of autoencoders: the codes of their images, and what they draw."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,16 +30,16 @@ def prior_of(run: Run) -> Prior | Mixtures:
     if not run.codes_images:
         return Prior.of(run.config.latent)
     with training_images(run, MOST) as batches:
-        codes = torch.cat([encoded(run, images) for images in batches])
+        codes = encoded(run, batches)
     return Mixtures(codes, run.config.gaia.mix_mean, run.config.gaia.mix_deviation)
 
 
 @torch.no_grad()
-def encoded(run: Run, images: Tensor) -> Tensor:
-    """The averaged generator's codes of images (B, C, H, W): (B, dim) float32, on the run's device."""
-    dtype = AUTOCAST[run.precision]
+def encoded(run: Run, batches: Iterable[Tensor]) -> Tensor:
+    """The averaged generator's codes of images that come by batches (B, C, H, W): (N, dim) float32, on the run's device."""
+    generator, dtype = run.ema_generator, AUTOCAST[run.precision]  # a generator of codes is made anew at every access
     with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
-        return run.ema_generator.encode(images.to(run.device)).float()
+        return torch.cat([generator.encode(images.to(run.device)).float() for images in batches])
 
 
 @contextlib.contextmanager
