@@ -93,11 +93,13 @@ class AttributeClassifiers:
         return ((right * kinds).sum(1) / counts.clamp(min=1)).sum(0) / (counts > 0).sum(0)
 
     @staticmethod
-    def _pixels(images: Tensor) -> Tensor:
-        images = images.detach().double().cpu()
-        if max(images.shape[2:]) > _SIDE:
-            images = F.adaptive_avg_pool2d(images, _SIDE)
-        return images.flatten(1)
+    def seen(images: Tensor) -> Tensor:
+        """What they look at of images, and may be given in their place: (N, C, 16, 16) at most, on the CPU."""
+        images = images.detach()
+        return (F.adaptive_avg_pool2d(images, _SIDE) if max(images.shape[2:]) > _SIDE else images).cpu()
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return self.seen(images).double().flatten(1)
 
 
 @torch.no_grad()

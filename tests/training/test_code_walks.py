@@ -10,6 +10,7 @@ from toys import fresh_run
 
 from fastgan.checked import UserError
 from fastgan.config import override
+from fastgan.evaluation import AttributeClassifiers
 from fastgan.latent.directions import directions
 from fastgan.training.attributes import codes_of, entanglement_of, known
 from fastgan.training.code_walks import Start
@@ -54,7 +55,7 @@ def test_images_are_those_of_their_rows(run, faces):
     assert (shown.labels.numpy() == shown.source.labels[shown.rows]).all()
     dark, bright = (images_of(faces[0]).images.mean((1, 2, 3)).sort().values[part] for part in (slice(12), slice(12, None)))
     found = known(faces[0], faces[2])
-    assert found.images[found.values[:, 0] == 1].mean((1, 2, 3)).min() == bright.min() > dark.max()
+    assert found.seen[found.values[:, 0] == 1].mean((1, 2, 3)).min() == bright.min() > dark.max()
 
 
 def test_drawings_are_a_row_each(run, alone):
@@ -127,6 +128,19 @@ def test_entanglement_of_a_run(faces):
     assert len(found.reached) == 2
     if any(found.reached):
         assert found.value >= 0
+
+
+def test_no_set_of_images_is_held_at_its_own_size(tmp_path):
+    """What is known of images keeps their small copies, and is the same as of all of them at once."""
+    run = fresh_run(tmp_path, "digits-autoencoder", *SMALL, "data.resolution=32")
+    found, shown = known(run, most=200), images_of(run, most=200)
+    assert found.seen.shape == (200, 1, 16, 16)
+    assert shown.images.shape == (200, 1, 32, 32)
+    torch.testing.assert_close(found.seen, torch.nn.functional.avg_pool2d(shown.images, 2))
+    torch.testing.assert_close(found.codes, codes_of(run, shown))
+    assert (found.values.argmax(1) == shown.labels).all()
+    judge = AttributeClassifiers(found.seen, found.values)
+    torch.testing.assert_close(judge(found.seen), judge(shown.images), rtol=0, atol=1e-4)
 
 
 def test_networks_are_taken_once_and_in_the_precision_of_the_run(faces):
