@@ -26,6 +26,8 @@ from fastgan.data.source import AnyPath, DataError, Source
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _MOST = 1000
 """Columns of a table: more are no attributes."""
+_LARGEST = 1e100
+"""Of numbers: squares of larger ones, and sums of these, are not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +144,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 def _numbers(where: str, names: Sequence[str], cells: list[str]) -> np.ndarray:
     with contextlib.suppress(ValueError):  # one by one CelebA's eight million cells take 3 s
-        if np.isfinite(row := np.array(cells, dtype=np.float64)).all():
+        if (np.abs(row := np.array(cells, dtype=np.float64)) <= _LARGEST).all():
             return row
     return np.array([_number(where, *pair) for pair in zip(names, cells, strict=True)])
 
@@ -154,6 +156,8 @@ def _number(where: str, name: str, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(f"{where}: {shown(name)} is no number, but {shown(cell)!r}")
+    if abs(value) > _LARGEST:
+        raise DataError(f"{where}: {shown(name)} is beyond {_LARGEST:g}: {shown(cell)}")
     return value
 
 

@@ -79,6 +79,7 @@ def test_classes_are_attributes():
         ("file,a\n1.png,1,2\n", "line 2: 2 values for 1 attribute"),
         ("file,a\n\n1.png,tall\n", "line 3: a is no number, but 'tall'"),
         ("file,a\n1.png,nan\n", "line 2: a is no number"),
+        ("file,a\n1.png,1e100\n2.png,-2e200\n", r"line 3: a is beyond 1e\+100: -2e200"),
         ("file,a\n1.png,1\n1.png,0\n", "line 3: 1.png stands there a second time"),
         ('file,a\n"1.png,1\n', "can't be read as CSV"),
         ("3\n", "names no attributes"),
