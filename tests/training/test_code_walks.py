@@ -108,9 +108,36 @@ def test_an_attribute_of_all_images_is_refused_where_it_is_asked_for(faces, tmp_
         for path in (table, tmp_path / "more.csv")
     ]
     torch.testing.assert_close(*along)
-    for names in (("face",), ()):
-        with pytest.raises(UserError, match="attribute face is the same in all 24 images"):
-            traverse(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv", names=names))
+    with pytest.raises(UserError, match="attribute face is the same in all 24 images"):
+        traverse(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv", names=("face",)))
+    found = walks(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv"))
+    assert found.titles == ("bright from -1 to 1", "number from -1 to 1")
+    torch.testing.assert_close(found.images[:1], along[0])
+    (tmp_path / "one.csv").write_text("\n".join(",".join(line.split(",")[::3]) for line in lines))
+    with pytest.raises(UserError, match="every attribute is the same in all images"):
+        walks(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "one.csv"))
+
+
+def test_walks_are_as_many_as_images_unless_told_otherwise(faces, tmp_path):
+    run, folder, table = faces
+    for count in (1, 5):
+        (tmp_path / str(count)).mkdir()
+        for name in sorted(folder.glob("*.png"))[:count]:
+            (tmp_path / str(count) / name.name).write_bytes(name.read_bytes())
+    few, one = Start(images=tmp_path / "5"), Start(images=tmp_path / "1")
+    assert walks(run, sweep="drawings", start=few).images.shape[:2] == (6, 5)
+    assert walks(run, sweep="drawings", start=one).images.shape[:2] == (6, 1)
+    assert walks(run, sweep="interpolations", start=few).images.shape[:2] == (2, 8)
+    first = Start(images=tmp_path / "1", table=table, names=("bright",))
+    assert walks(run, sweep="attributes", start=first).images.shape[:2] == (1, 9)
+    for options, line in (
+        ({"sweep": "drawings", "steps": 6, "start": few}, "6 images are to be shown.* has 5"),
+        ({"sweep": "interpolations", "rows": 3, "start": few}, "6 images are to be shown.* has 5"),
+        ({"sweep": "interpolations", "start": one}, "2 images are to be shown.* has 1"),
+        ({"sweep": "attributes", "rows": 2, "start": first}, "2 images are to be shown.* has 1"),
+    ):
+        with pytest.raises(UserError, match=line):
+            walks(run, **options)
 
 
 def test_classes_are_attributes_where_no_table_is_given(run, tmp_path):
@@ -190,6 +217,7 @@ def test_walks_that_do_not_fit_are_refused(run, faces, tmp_path):
     for options, line in (
         ({"directions": "mean"}, "unknown directions 'mean'.*means"),
         ({"reach": 0.0}, "reach must be above 0"),
+        ({"names": ("one", "two", "one")}, "attribute 'one' is named twice"),
         ({"images": folder, "split": "train"}, "not at both"),
     ):
         with pytest.raises(UserError, match=line):
