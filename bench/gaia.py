@@ -129,7 +129,8 @@ def directions(seeds: Seeds = (0, 1, 2), settings: tuple[str, ...] = (), runs: P
             run = trained(name, seed, runs, *own, *settings)
             for kind in KINDS:
                 found, accuracies = entanglement_of(run, kind, strokes)
-                rows.append({"method": method, "kind": kind, "seed": seed, "entanglement": found.value})
+                reached, value = sum(found.reached), found.value if any(found.reached) else None  # JSON knows no NaN
+                rows.append({"method": method, "kind": kind, "seed": seed, "entanglement": value, "reached": reached})
                 say(rows[-1])
                 rows[-1] |= {"changes": found.changes, "steps": found.steps}
     correlations = np.corrcoef(strokes(open_source("digits")).values.T)

@@ -62,16 +62,21 @@ def structure(result: Mapping[str, Any]) -> str:
 
 
 def directions(result: Mapping[str, Any]) -> str:
-    """A row a method and kind of directions; and what the attributes and classifiers are worth."""
+    """A row a method and kind of directions, entanglement being that of the directions that reached what they are for; and what
+    the attributes and classifiers are worth."""
     names, correlations = result["names"], result["correlations"]
     pairs = [(i, j) for i in range(len(names)) for j in range(i)]
     together = ", ".join(f"{names[j]} and {names[i]} {correlations[i][j]:+.2f}" for i, j in pairs)
     right = ", ".join(f"{name} {100 * share:.0f} %" for name, share in zip(names, result["accuracies"], strict=True))
     lines = [f"Seeds {_seeds(result)}. Correlations of the attributes: {together}. Classifiers are right about: {right}.", ""]
-    lines += head("method", "directions", "entanglement", "of each seed")
-    for (method, kind), found in mean_by(result["rows"], ("method", "kind"), "entanglement").items():
-        each = [row["entanglement"] for row in result["rows"] if (row["method"], row["kind"]) == (method, kind)]
-        lines.append(line([method, kind, number(found), ", ".join(f"{value:.2f}" for value in each)]))
+    lines += head("method", "directions", "reached", "entanglement", "of each seed")
+    means = mean_by((row for row in result["rows"] if row["entanglement"] is not None), ("method", "kind"), "entanglement")
+    for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["method"], row["kind"]) == (method, kind)]
+        reached = f"{sum(row['reached'] for row in rows)} of {len(rows) * len(names)}"
+        each = ", ".join("-" if row["entanglement"] is None else f"{row['entanglement']:.2f}" for row in rows)
+        mean = number(means[method, kind]) if (method, kind) in means else "-"
+        lines.append(line([method, kind, reached, mean, each]))
     return "\n".join([*lines, ""])
 
 

@@ -26,6 +26,10 @@ from fastgan.data.source import AnyPath, DataError, Source
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _MOST = 1000
 """Columns of a table: more are no attributes."""
+_DIGITS = 18
+"""Of a count of images: more are none."""
+_LARGEST = 1e100
+"""Of numbers: squares of larger ones, and sums of these, are not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +95,7 @@ def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
         raise DataError(f"{shown(path)} {why}") from None
     except UnicodeDecodeError:
         raise DataError(f"{shown(path)} can't be read: it is no text in UTF-8") from None
-    names, lines = _celeba(text) or _csv(path, text)
+    names, lines = _celeba(path, text) or _csv(path, text)
     _check_names(path, names)
     rows: dict[str, np.ndarray] = {}
     for number, (file, *cells) in lines:
@@ -110,13 +114,16 @@ def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
 _Lines = list[tuple[int, list[str]]]
 
 
-def _celeba(text: str) -> tuple[tuple[str, ...], _Lines] | None:
+def _celeba(path: Path, text: str) -> tuple[tuple[str, ...], _Lines] | None:
     """Names, and the number and cells of each line; None for another format."""
     count, *lines = text.splitlines()[:2] or [""]
-    if not count.strip().isdecimal():
+    if not count.strip().isdecimal() or len(count.strip()) > _DIGITS:
         return None
-    rest = enumerate(text.splitlines()[2:], 3)
-    return tuple(" ".join(lines).split()), [(number, line.split()) for number, line in rest if line.strip()]
+    names = tuple(" ".join(lines).split())
+    rest = [(number, line.split()) for number, line in enumerate(text.splitlines()[2:], 3) if line.strip()]
+    if names and len(rest) < int(count):
+        raise DataError(f"{shown(path)} announces {counted(int(count), 'image')} and has lines of {len(rest)}: it is not whole")
+    return names, rest
 
 
 def _csv(path: Path, text: str) -> tuple[tuple[str, ...], _Lines]:
@@ -125,7 +132,12 @@ def _csv(path: Path, text: str) -> tuple[tuple[str, ...], _Lines]:
         lines = [(reader.line_num, cells) for line in reader if any(cells := [cell.strip() for cell in line])]
     except csv.Error as error:
         raise DataError(f"{shown(path)} can't be read as CSV: {error}") from None
-    return (tuple(lines[0][1][1:]), lines[1:]) if lines else ((), [])
+    if not lines:
+        return (), []
+    first = lines[0][1]
+    if len(first) == 1 and any(sign in first[0] for sign in ";\t|"):
+        raise DataError(f"{shown(path)}: columns are to be divided by commas, and the first line has none")
+    return tuple(first[1:]), lines[1:]
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
@@ -142,7 +154,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 def _numbers(where: str, names: Sequence[str], cells: list[str]) -> np.ndarray:
     with contextlib.suppress(ValueError):  # one by one CelebA's eight million cells take 3 s
-        if np.isfinite(row := np.array(cells, dtype=np.float64)).all():
+        if (np.abs(row := np.array(cells, dtype=np.float64)) <= _LARGEST).all():
             return row
     return np.array([_number(where, *pair) for pair in zip(names, cells, strict=True)])
 
@@ -154,6 +166,8 @@ def _number(where: str, name: str, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(f"{where}: {shown(name)} is no number, but {shown(cell)!r}")
+    if abs(value) > _LARGEST:
+        raise DataError(f"{where}: {shown(name)} is beyond {_LARGEST:g}: {shown(cell)}")
     return value
 
 

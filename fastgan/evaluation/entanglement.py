@@ -28,13 +28,16 @@ class Entanglement:
         changes: changes[i][j], the mean change of classifier j's log-odds along direction i, in standard deviations of that
             classifier over the images where the walks begin.
         steps: how far each went, in directions.
-        value: mean |changes[i][j]| over i != j, over the mean |changes[i][i]|. 0 is perfect; 1 is no better than a direction of
-            any other attribute.
+        reached: whether its own attribute has changed as much as was asked for.
+        value: of the directions i that reached it, mean |changes[i][j]| over i != j, over the mean changes[i][i]; NaN where
+            none did. 0 is perfect; 1 is no better than a direction of any other attribute. It says nothing of a direction that
+            does not change its own attribute, or turns it round: how many reached it belongs to it.
     """
 
     names: tuple[str, ...]
     changes: tuple[tuple[float, ...], ...]
     steps: tuple[float, ...]
+    reached: tuple[bool, ...]
     value: float
 
 
@@ -54,7 +57,7 @@ class AttributeClassifiers:
         if attributes.dim() != 2 or len(attributes) != len(images) or not len(images):
             raise ValueError(f"images come with attributes (N, A), not {tuple(images.shape)} with {tuple(attributes.shape)}")
         x, self._cut = self._pixels(images), (attributes.amin(0) + attributes.amax(0)).double().cpu() / 2
-        self._mean, self._deviation = x.mean(0), x.std(0).clamp(min=1e-3)
+        self._mean, self._deviation = x.mean(0), x.std(0, correction=0).clamp(min=1e-3)
         x = (x - self._mean) / self._deviation
         self._weight = x.new_zeros(x.shape[1], attributes.shape[1], requires_grad=True)
         self._bias = x.new_zeros(attributes.shape[1], requires_grad=True)
@@ -81,17 +84,22 @@ class AttributeClassifiers:
         return (attributes.double().cpu() > self._cut).double()
 
     def accuracy(self, images: Tensor, attributes: Tensor) -> Tensor:
-        """The share of images that each classifier is right about, (A,), between the two kinds evenly: 0.5 is chance."""
-        right, there = ((self(images) > 0) == self.has(attributes).bool()).double(), self.has(attributes)
-        shares = [(right * of).sum(0) / of.sum(0).clamp(min=1) for of in (there, 1 - there)]
-        return sum(shares) / 2
+        """The share of images that each classifier is right about, (A,), between those with the attribute and those without
+        evenly: 0.5 is chance. Where all images are of one kind it is that kind's share."""
+        there = self.has(attributes)
+        right = (self(images) > 0).eq(there).double()
+        kinds = torch.stack([there, 1 - there])
+        counts = kinds.sum(1)
+        return ((right * kinds).sum(1) / counts.clamp(min=1)).sum(0) / (counts > 0).sum(0)
 
     @staticmethod
-    def _pixels(images: Tensor) -> Tensor:
-        images = images.detach().double().cpu()
-        if max(images.shape[2:]) > _SIDE:
-            images = F.adaptive_avg_pool2d(images, _SIDE)
-        return images.flatten(1)
+    def seen(images: Tensor) -> Tensor:
+        """What they look at of images, and may be given in their place: (N, C, 16, 16) at most, on the CPU."""
+        images = images.detach()
+        return (F.adaptive_avg_pool2d(images, _SIDE) if max(images.shape[2:]) > _SIDE else images).cpu()
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return self.seen(images).double().flatten(1)
 
 
 @torch.no_grad()
@@ -105,7 +113,7 @@ def entanglement(
 ) -> Entanglement:
     """Move codes along each direction until its own attribute's classifier has changed by `target` in the mean, and look what
     the others say. All directions go equally far in what they are for, so their lengths do not matter. One along which that
-    much is not reached within 2 directions goes as far as its own attribute changes most.
+    much is not reached within 2 directions goes as far as its own attribute changes most, and does not count in the value.
 
     Args:
         decode: codes (N, dim) -> images.
@@ -123,7 +131,7 @@ def entanglement(
             f"{len(directions)} directions for {len(names)} names, target {target}: at least 2, one a name, above 0"
         )
     begin = judge(decode(codes)).double()
-    spread = begin.std(0).clamp(min=1e-12)
+    spread = begin.std(0, correction=0).clamp(min=1e-12)
 
     def change(direction: Tensor, step: float) -> Tensor:
         return (judge(decode(codes + step * direction)).double() - begin).mean(0) / spread
@@ -134,9 +142,11 @@ def entanglement(
         rows.append(moved)
         steps.append(step)
     changes = torch.stack(rows)
+    own = changes.diagonal()
+    reached = own >= target
     others = ~torch.eye(len(names), dtype=torch.bool, device=changes.device)
-    value = changes[others].abs().mean() / changes.diagonal().abs().mean()
-    return Entanglement(tuple(names), tuple(map(tuple, changes.tolist())), tuple(steps), float(value))
+    value = changes[others & reached[:, None]].abs().mean() / own[reached].mean()
+    return Entanglement(tuple(names), tuple(map(tuple, changes.tolist())), tuple(steps), tuple(reached.tolist()), float(value))
 
 
 def _reaching(change: Callable[[float], Tensor], own: int, target: float) -> tuple[float, Tensor]:

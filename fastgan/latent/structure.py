@@ -28,8 +28,13 @@ def structure_loss(images: Tensor, latents: Tensor) -> Tensor:
 
 
 def relative_distances(x: Tensor) -> Tensor:
-    """Pairwise mean squared distances of the rows of (B, ...) over their mean, (B, B); zeros where all rows are one."""
-    distances = squared_distances(x)
+    """Pairwise mean squared distances of the rows of (B, ...) over their mean, (B, B); zeros where all rows are one, at
+    whatever magnitude."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    # Squares of numbers beyond 1e19 overflow float32. Divided by a power of 2, which rounds nothing, all are below 2; a common
+    # factor changes no share, so none of the gradient goes this way.
+    largest = x.detach().abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
+    distances = squared_distances(x / largest.log2().floor().exp2())
     mean = distances.mean()
     return distances * torch.where(mean > _FLAT, mean.clamp(min=_FLAT).reciprocal(), 0.0)
 

@@ -267,8 +267,9 @@ class Doubling(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv2d(functional.pad(x, (1,) * 4, mode="replicate"), self.folded(), self.bias.repeat(4))
-        lines = y.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3)  # upper and lower, of pixels in pairs
-        return lines.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], self.out_channels).permute(0, 3, 1, 2)
+        # Flattened and not reshaped: a shape in five numbers ties torch.export to one batch.
+        lines = y.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3).flatten(1, 2)  # each of pixels in pairs
+        return lines.unflatten(3, (2, self.out_channels)).flatten(2, 3).permute(0, 3, 1, 2)
 
     def folded(self) -> Tensor:
         """(4 after, before, 3, 3): the weights of the upper left pixels of the blocks, the upper right ones, ..."""

@@ -1,6 +1,6 @@
 """Attributes in the codes of an autoencoder's run: their directions, and how entangled these are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fastgan.data import Source
 from fastgan.data.attributes import Attributes, of_classes, read_attributes
+from fastgan.engine.local import AUTOCAST
 from fastgan.evaluation import AttributeClassifiers, Entanglement, entanglement
 from fastgan.latent.directions import directions
-from fastgan.training.coding import MOST, Shown, encoded, images_of
+from fastgan.training.coding import MOST, Shown, encoded, streamed
 from fastgan.training.run import Run
 
 Table = Path | Callable[[Source], Attributes]
@@ -30,13 +31,13 @@ class Known:
     Attributes:
         names: of the attributes.
         values: (N, A) of the images.
-        images: (N, C, H, W) in [-1, 1].
+        seen: what classifiers look at of the images, (N, C, h, w), 16x16 at most: no set of images is held at its own size.
         codes: (N, dim), on the run's device.
     """
 
     names: tuple[str, ...]
     values: Tensor
-    images: Tensor
+    seen: Tensor
     codes: Tensor
 
     def varying(self, asked: Sequence[str] = ()) -> "Known":
@@ -62,15 +63,23 @@ def known(run: Run, table: Table | None = None, split: str = "train", most: int 
     Raises:
         DataError: the images or the table can't be read, or do not fit each other.
     """
-    shown = images_of(run, split, most)
     read = of_classes if table is None else table if callable(table) else partial(read_attributes, table)
-    found = read(shown.source).of(shown.rows)
-    return Known(found.names, torch.from_numpy(found.values), shown.images, codes_of(run, shown))
+    seen: list[Tensor] = []
+
+    def looked_at(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        for images in batches:
+            seen.append(AttributeClassifiers.seen(images))
+            yield images
+
+    with streamed(run, split, most) as (source, rows, batches):
+        found = read(source).of(rows)
+        codes = encoded(run, looked_at(batches))
+    return Known(found.names, torch.from_numpy(found.values), torch.cat(seen), codes)
 
 
 def codes_of(run: Run, shown: Shown) -> Tensor:
     """The averaged generator's codes of images, (N, dim), on the run's device."""
-    return torch.cat([encoded(run, part) for part in shown.images.split(_BATCH)])
+    return encoded(run, shown.images.split(_BATCH))
 
 
 @torch.no_grad()
@@ -98,10 +107,13 @@ def entanglement_of(
         UserError: as `known` and `fastgan.latent.directions.directions`.
     """
     train, start = known(run, table, most=most), known(run, table, split, _WALKS)
-    judge = AttributeClassifiers(train.images, train.values)
+    judge = AttributeClassifiers(train.seen, train.values)
+
+    generator, dtype = run.ema_generator, AUTOCAST[run.precision]
 
     def decode(codes: Tensor) -> Tensor:
-        return torch.cat([run.ema_generator(part).float() for part in codes.split(_BATCH)])
+        with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
+            return torch.cat([generator(part).float() for part in codes.split(_BATCH)])
 
     found = entanglement(decode, start.codes, train.directions(kind).to(start.codes), judge, train.names)
-    return found, judge.accuracy(start.images, start.values)
+    return found, judge.accuracy(start.seen, start.values)

@@ -34,7 +34,8 @@ class Start:
     """Where walks through codes begin, and along what they go.
 
     Raises:
-        UserError: an unknown kind of directions, a reach that is not above 0, or both images and a split.
+        UserError: an unknown kind of directions, a reach that is not above 0, an attribute named twice, or both images and a
+            split.
     """
 
     images: Path | None = None
@@ -44,7 +45,7 @@ class Start:
     table: Path | None = None
     """Attributes of the training images, as `fastgan.data.attributes` reads them; their classes where None."""
     names: Sequence[str] = ()
-    """Attributes to walk along; all of them where empty."""
+    """Attributes to walk along; all that are not the same in all images where empty."""
     directions: Literal["means", "least-squares"] = "least-squares"
     """How these are found."""
     reach: float = 1.0
@@ -55,32 +56,47 @@ class Start:
             raise UserError(f"unknown directions {self.directions!r}: {nearest(self.directions, KINDS)}")
         if not 0 < self.reach < float("inf"):
             raise UserError(f"reach must be above 0, not {self.reach}")
+        twice = next((name for name in self.names if list(self.names).count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"the attribute {twice!r} is named twice")
         if self.images is not None and self.split is not None:
             raise UserError("walks begin at a split of the run's data or at images of a folder, not at both")
 
 
 def walk(
-    run: Run, sweep: str, rows: int | None, steps: int, kind: str, recipe: Recipe, start: Start, quiet: bool
+    run: Run,
+    sweep: str,
+    rows: int | None,
+    steps: int,
+    kind: str,
+    recipe: Recipe,
+    start: Start,
+    quiet: bool,
+    fewer: bool,
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Images (rows, columns, C, H, W) of a sweep of `SWEEPS`, float32 on the CPU, and what the rows show in turns.
+    """Images (rows, columns, C, H, W) of a sweep of `SWEEPS`, float32 on the CPU, and what the rows show in turns. With `fewer`
+    drawings are of less than `steps` images where no more are there; so are rows that are None.
 
     Raises:
         UserError: no run of autoencoders, options that do not fit, fewer images than are shown, or none that can be read.
     """
     _check(run, sweep, rows, recipe, start)
     if sweep == "drawings":
-        return _drawings(run, _images(run, steps, start, recipe).images, recipe)
+        return _drawings(run, _images(run, steps, start, recipe, 1 if fewer else None).images, recipe)
     if sweep == "interpolations":
-        rows = USUAL_ROWS if rows is None else rows
-        codes = codes_of(run, _images(run, 2 * rows, start, recipe))
+        shown = _images(run, 2 * (rows or USUAL_ROWS), start, recipe, 2 if rows is None else None)
+        codes = codes_of(run, shown)[: len(shown.images) // 2 * 2]
         z, titles = interpolate(codes[::2], codes[1::2], steps, kind), ()
     else:
         there = known(run, start.table)
-        names = _chosen(there.names, start.names)
-        there = there.varying(names)
+        _check_names(there.names, start.names)
+        there = there.varying(start.names)
+        if not there.names:
+            raise UserError("every attribute is the same in all images: there is none to walk along")
+        names = start.names or there.names
         along = there.directions(start.directions).to(there.codes)[[there.names.index(name) for name in names]]
-        rows = max(1, USUAL_ROWS // len(names)) if rows is None else rows
-        codes = codes_of(run, _images(run, rows, start, recipe))
+        count = max(1, USUAL_ROWS // len(names)) if rows is None else rows
+        codes = codes_of(run, _images(run, count, start, recipe, 1 if rows is None else None))
         t = torch.linspace(-start.reach, start.reach, steps).to(codes)
         z = (codes[:, None, None] + t[:, None] * along[:, None]).flatten(0, 1)
         titles = tuple(f"{name} from -{start.reach:g} to {start.reach:g}" for name in names)
@@ -119,19 +135,19 @@ def _drawings(run: Run, images: Tensor, recipe: Recipe) -> tuple[Tensor, tuple[s
     return torch.stack([drawn.float().cpu() for drawn in found.values()]), tuple(found)
 
 
-def _images(run: Run, count: int, start: Start, recipe: Recipe) -> Shown:
-    shown = images_of(run, start.split or "train", count, start.images, recipe.seed)
+def _images(run: Run, count: int, start: Start, recipe: Recipe, least: int | None) -> Shown:
+    """So many images, or fewer where that are all; not fewer than `least`, or `count` where None."""
+    shown, count = images_of(run, start.split or "train", count, start.images, recipe.seed), least or count
     if len(shown.images) < count:
         of = start.images or f"the data of the run in {run.path}"
         raise UserError(f"{count} images are to be shown, and {of} has {len(shown.images)}: give fewer rows or steps")
     return shown
 
 
-def _chosen(there: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+def _check_names(there: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
         if name not in there:
             raise UserError(f"there is no attribute {name!r}: {nearest(name, there)}")
-    return names or there
 
 
 def _check(run: Run, sweep: str, rows: int | None, recipe: Recipe, start: Start) -> None:

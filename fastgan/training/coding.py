@@ -1,7 +1,7 @@
 """Runs of autoencoders: the codes of their images, and what they draw."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,23 +30,23 @@ def prior_of(run: Run) -> Prior | Mixtures:
     if not run.codes_images:
         return Prior.of(run.config.latent)
     with training_images(run, MOST) as batches:
-        codes = torch.cat([encoded(run, images) for images in batches])
+        codes = encoded(run, batches)
     return Mixtures(codes, run.config.gaia.mix_mean, run.config.gaia.mix_deviation)
 
 
 @torch.no_grad()
-def encoded(run: Run, images: Tensor) -> Tensor:
-    """The averaged generator's codes of images (B, C, H, W): (B, dim) float32, on the run's device."""
-    dtype = AUTOCAST[run.precision]
+def encoded(run: Run, batches: Iterable[Tensor]) -> Tensor:
+    """The averaged generator's codes of images that come by batches (B, C, H, W): (N, dim) float32, on the run's device."""
+    generator, dtype = run.ema_generator, AUTOCAST[run.precision]  # a generator of codes is made anew at every access
     with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
-        return run.ema_generator.encode(images.to(run.device)).float()
+        return torch.cat([generator.encode(images.to(run.device)).float() for images in batches])
 
 
 @contextlib.contextmanager
 def training_images(run: Run, most: int) -> Iterator[Iterator[Tensor]]:
     """So many of a run's training images at most, in an order that the run's seed sets, by batches (B, C, H, W) in [-1, 1];
     neither mirrored nor with noise."""
-    with _batches(run, _source(run, "train"), most, run.config.seed) as batches:
+    with streamed(run, "train", most) as (_, _, batches):
         yield batches
 
 
@@ -79,12 +79,20 @@ def images_of(
     Raises:
         DataError: the images can't be opened, or the data has no such split.
     """
+    with streamed(run, split, most, path, seed) as (source, rows, batches):
+        return Shown(source, rows, torch.cat(list(batches)))
+
+
+@contextlib.contextmanager
+def streamed(
+    run: Run, split: str = "train", most: int | None = None, path: Path | None = None, seed: int | None = None
+) -> Iterator[tuple[Source, np.ndarray, Iterator[Tensor]]]:
+    """What `images_of` gives, the images by batches: the source, their numbers in it, and an iterator."""
     source = _source(run, split) if path is None else open_source("folder", path, "all", quiet=True)
     count = len(source) if most is None else min(most, len(source))
     seed = run.config.seed if seed is None else seed
     with _batches(run, source, count, seed) as batches:
-        images = torch.cat(list(batches))
-    return Shown(source, by_images(len(source), seed, 0)[:count], images)
+        yield source, by_images(len(source), seed, 0)[:count], batches
 
 
 def _source(run: Run, split: str) -> Source:

@@ -52,8 +52,8 @@ def export(run: Run, out: Path) -> Exported:
     int64, for any B; it gives "images" (B, C, H, W) in [-1, 1], or "points" (B, 2). The same metadata stand in its properties.
 
     Raises:
-        UserError: another ending, a file that can't be written, packages that are missing, or a file whose images are more than
-            `TOLERANCE` from torch's; then none is left.
+        UserError: another ending, a file that can't be written, packages that are missing, or a file that onnxruntime refuses
+            or whose images are more than `TOLERANCE` from torch's; then none is left.
     """
     write = WRITERS.get(out.suffix.lower())
     if write is None:
@@ -129,8 +129,14 @@ def _write_onnx(
         )
     program.model.metadata_props.update(metadata)
     program.save(path)
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda *given: torch.from_numpy(session.run(None, {n: x.numpy() for n, x in zip(names, given, strict=True)})[0])
+    with _refusals():
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def again(*given: Tensor) -> Tensor:
+        with _refusals():
+            return torch.from_numpy(session.run(None, {n: x.numpy() for n, x in zip(names, given, strict=True)})[0])
+
+    return again
 
 
 WRITERS = {".safetensors": _write_safetensors, ".onnx": _write_onnx}
@@ -169,6 +175,15 @@ def _needed(name: str, *parts: str) -> Any:
     except ImportError:
         raise UserError(f"exported generators need the package {name}: pip install 'fastgan[export]'") from None
     return module
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Inside, what onnxruntime refuses is a UserError."""
+    try:
+        yield
+    except Exception as error:  # its errors have no class in common but this
+        raise UserError(f"onnxruntime refuses the exported generator: {(str(error) or repr(error)).splitlines()[0]}") from None
 
 
 @contextmanager

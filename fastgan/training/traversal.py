@@ -60,8 +60,9 @@ def walks(
     Args:
         run: of images; the walk goes through its averaged generator.
         rows: walks; with sweep "attributes" images, of each as many walks as there are attributes. `USUAL_ROWS` where None,
-            of attributes no more walks than that.
-        steps: images of each; with sweep "classes" at most so many classes. `USUAL_STEPS` where None.
+            of attributes no more walks than that, of real images no more than there are.
+        steps: images of each; with sweep "classes" at most so many classes. `USUAL_STEPS` where None, of drawings no more
+            than there are images.
         sweep: "latents" goes from sample 2i of `fastgan.sample` to sample 2i + 1 in row i, of one class; "truncation" shows
             sample i with the prior cut at 2 k / steps standard deviations in column k = 1 ... steps (`thresholds`); "classes"
             shows sample i's latent under every class, or under those of `labels`. Of autoencoders also: "drawings" shows what
@@ -81,10 +82,10 @@ def walks(
     recipe = Recipe(refine_steps=refine_steps, step_size=step_size, **options)
     _one_of("sweep", sweep, get_args(Sweep))
     _one_of("kind", kind, KINDS)
-    steps = USUAL_STEPS[sweep] if steps is None else steps
+    usual, steps = steps is None, USUAL_STEPS[sweep] if steps is None else steps
     _check(run, rows, steps, sweep, recipe)
     if sweep in code_walks.SWEEPS:
-        return Walks(*code_walks.walk(run, sweep, rows, steps, kind, recipe, start or Start(), quiet))
+        return Walks(*code_walks.walk(run, sweep, rows, steps, kind, recipe, start or Start(), quiet, fewer=usual))
     if start is not None:
         raise UserError(f"a sweep of {sweep} begins with no real images and takes no attributes")
     samples = Samples(run, rows or USUAL_ROWS, recipe)

@@ -56,6 +56,13 @@ def test_directions_of_attributes_that_go_together(tmp_path):
     ]
     assert result["correlations"][1][2] > 0.4
     assert "| GAIA | least-squares |" in table
+    for row in result["rows"]:
+        assert row["reached"] == sum(change[own] >= 0.25 for own, change in enumerate(row["changes"]))
+        assert (row["entanglement"] is None) == (row["reached"] == 0)
+    assert f"| GAIA | means | {result['rows'][0]['reached']} of 3 |" in table
+    rows = [row | {"entanglement": None, "reached": 0} for row in result["rows"][:1]] + result["rows"][1:]
+    table = runpy.run_path(str(MAKE))["TABLES"]["gaia-directions"](result | {"rows": rows})
+    assert "| GAIA | means | 0 of 3 | - | - |" in table
 
 
 def test_attributes_of_digits():

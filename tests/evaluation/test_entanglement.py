@@ -1,5 +1,7 @@
 """Classifiers of attributes, and what changes along directions."""
 
+import math
+
 import pytest
 import torch
 
@@ -29,9 +31,32 @@ def test_classifiers_know_attributes_that_go_together():
         AttributeClassifiers(images, attributes[:5])
 
 
+def test_accuracy_is_of_the_kinds_that_are_there():
+    judge = AttributeClassifiers(*scene(400, 0))
+    images, attributes = scene(200, 1)
+    right = (judge(images) > 0) == attributes.bool()
+    having, without = attributes[:, 0] == 1, attributes[:, 0] == 0
+    for rows, expected in (
+        (having, right[having, 0].double().mean()),
+        (without, right[without, 0].double().mean()),
+        (having | without, (right[having, 0].double().mean() + right[without, 0].double().mean()) / 2),
+    ):
+        torch.testing.assert_close(judge.accuracy(images[rows], attributes[rows])[0], expected)
+    assert judge.accuracy(images[having], attributes[having])[0] > 0.98
+
+
+def test_one_image_is_enough():
+    images, attributes = scene(1, 0)
+    judge = AttributeClassifiers(images, attributes)
+    assert judge(images).isfinite().all()
+    assert judge.accuracy(images, attributes).isfinite().all()
+    found = entanglement(lambda z: z, torch.ones(1, 2), torch.eye(2), lambda images: images, ("a", "b"))
+    assert found.value == 0
+
+
 def test_changes_along_known_directions():
     codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    spread = codes.std(0)
+    spread = codes.std(0, correction=0)
     found = entanglement(
         lambda z: z, codes, torch.tensor([[1.0, 0.5], [0.0, 2.0]]), lambda images: images, ("a", "b"), target=1
     )
@@ -56,6 +81,21 @@ def test_least_squares_are_less_entangled_than_means():
     assert values["least-squares"] < 0.5 * values["means"]
 
 
+def test_a_direction_the_wrong_way_does_not_count():
+    """It changes its attribute as much as any, backwards: nothing that another direction's value would hide."""
+    codes = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    along = torch.tensor([[1.0, 0.1, 0.0], [0.0, -1.0, 0.9], [0.0, 0.2, 1.0]], dtype=torch.float64)
+    found = entanglement(lambda z: z, codes, along, lambda images: images, ("a", "b", "c"))
+    assert found.reached == (True, False, True)
+    assert found.changes[1][1] < 0
+    changes = torch.tensor(found.changes, dtype=torch.float64)
+    expected = (changes[0, 1:].abs().sum() + changes[2, :2].abs().sum()) / 4 / changes[[0, 2], [0, 2]].mean()
+    assert found.value == pytest.approx(float(expected))
+    backwards = entanglement(lambda z: z, codes, -torch.eye(3), lambda images: images, ("a", "b", "c"))
+    assert not any(backwards.reached)
+    assert math.isnan(backwards.value)
+
+
 def test_a_direction_that_turns_back_is_judged_where_it_gives_most():
     def judge(images):
         """The first rises to 1/10 on the way, and falls again; the second goes along."""
@@ -67,5 +107,7 @@ def test_a_direction_that_turns_back_is_judged_where_it_gives_most():
     assert found.steps[0] == 1
     assert found.changes[0][0] == pytest.approx(0.1, rel=0.1)
     assert found.changes[1][1] > 0.25
+    assert found.reached == (False, True)
+    assert found.value == pytest.approx(abs(found.changes[1][0]) / found.changes[1][1])
     with pytest.raises(ValueError, match="at least 2"):
         entanglement(lambda z: z, codes, torch.eye(2)[:1], lambda images: images, ("a",))

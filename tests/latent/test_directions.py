@@ -54,6 +54,42 @@ def test_classes_which_sum_to_one_have_the_solution_of_least_norm():
     np.testing.assert_allclose(found, np.linalg.pinv(padded)[1:] @ z.numpy(), atol=1e-5)
 
 
+def standardised(y, z):
+    """The solution of least norm over columns of deviation 1, in the columns' own units, in numpy."""
+    deviation = y.std(0)
+    return np.linalg.pinv((y - y.mean(0)) / deviation, rcond=1e-12) @ (z - z.mean(0)) / deviation[:, None]
+
+
+def test_units_divide_nothing_otherwise():
+    """What attributes share is divided among them alike in any units, also where they differ by 200 orders."""
+    random = np.random.default_rng(4)
+    y = np.eye(3)[random.choice(3, 200, p=[0.6, 0.3, 0.1])]
+    y = np.concatenate([y, random.normal(size=(200, 1))], 1)
+    z = y @ random.normal(size=(4, 5)) + 0.1 * random.normal(size=(200, 5))
+    for units in (np.ones(4), np.array([1.0, 7.0, 0.01, 100.0]), np.array([1.0, 1e-100, 1.0, 1e100])):
+        found = directions(torch.from_numpy(z), torch.from_numpy(y * units), "abcd").numpy()
+        np.testing.assert_allclose(found, standardised(y * units, z), rtol=1e-8)
+        np.testing.assert_allclose(found * units[:, None], standardised(y, z), rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["means", "least-squares"])
+def test_what_is_not_finite_is_one_line(kind):
+    z, y = torch.randn(10, 3), torch.arange(20.0).view(10, 2) % 3
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="latents of these images are not finite"):
+            directions(z.clone().index_fill_(0, torch.tensor([4]), bad), y, ("young", "age"), kind)
+        with pytest.raises(UserError, match="attribute age is not finite in all 10 images"):
+            directions(z, torch.stack([y[:, 0], y[:, 1].where(y[:, 1] < 2, bad)], 1), ("young", "age"), kind)
+
+
+def test_units_beyond_the_latents_type_are_one_line():
+    z, y = torch.randn(10, 3), torch.arange(10.0, dtype=torch.float64)[:, None]
+    for unit in (1e-60, 1e60):
+        with pytest.raises(UserError, match=r"direction of the attribute age is beyond torch\.float32"):
+            directions(z, unit * y, ("age",))
+        assert directions(z.double(), unit * y, ("age",)).isfinite().all()
+
+
 def test_real_numbers_have_a_slope_and_a_cut():
     y = torch.linspace(0, 3, 40, dtype=torch.float64)[:, None]
     z = torch.cat([2 * y + 1, -y], 1)

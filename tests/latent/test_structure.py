@@ -43,6 +43,22 @@ def test_channels_last_and_far_from_the_origin():
     assert squared_distances(x.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("scale", [1e-35, 2.0**-60, 1e-15, 2.0**70, 1e20, 1e38])
+def test_numbers_of_any_magnitude(scale):
+    """The measure is free of scale, and so is the gradient, in units of it; what is not finite stays so."""
+    x, z = torch.randn(6, 3, 5), torch.randn(6, 4).clamp(-3, 3)
+    expected = structure_loss(x, z.requires_grad_())
+    (gradient,) = torch.autograd.grad(expected, z)
+    large = (z.detach() * scale).requires_grad_()
+    loss = structure_loss(x, large)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    if scale < 1e30:  # the gradient at larger ones is below float32
+        torch.testing.assert_close(torch.autograd.grad(loss, large)[0] * scale, gradient, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(structure_loss(large.detach(), x), expected.detach(), rtol=1e-5, atol=0)
+    for bad in (float("inf"), float("nan")):
+        assert not structure_loss(x, z.detach().index_fill(0, torch.tensor([2]), bad)).isfinite()
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, 0.3])
 def test_constant_images(value):
     """A batch that is all one has no structure: no NaN, and a gradient that pulls on nothing."""

@@ -1,5 +1,7 @@
 """Walks through the codes of real images, on small untrained autoencoders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from PIL import Image
 from toys import fresh_run
 
 from fastgan.checked import UserError
+from fastgan.config import override
+from fastgan.evaluation import AttributeClassifiers
 from fastgan.latent.directions import directions
 from fastgan.training.attributes import codes_of, entanglement_of, known
 from fastgan.training.code_walks import Start
-from fastgan.training.coding import drawings, images_of
+from fastgan.training.coding import drawings, encoded, images_of
 from fastgan.training.traversal import traverse, walks, write_traversal
 
 SMALL = ("network.content=6", "network.style=4", "network.blocks=1")
@@ -51,7 +55,7 @@ def test_images_are_those_of_their_rows(run, faces):
     assert (shown.labels.numpy() == shown.source.labels[shown.rows]).all()
     dark, bright = (images_of(faces[0]).images.mean((1, 2, 3)).sort().values[part] for part in (slice(12), slice(12, None)))
     found = known(faces[0], faces[2])
-    assert found.images[found.values[:, 0] == 1].mean((1, 2, 3)).min() == bright.min() > dark.max()
+    assert found.seen[found.values[:, 0] == 1].mean((1, 2, 3)).min() == bright.min() > dark.max()
 
 
 def test_drawings_are_a_row_each(run, alone):
@@ -104,9 +108,36 @@ def test_an_attribute_of_all_images_is_refused_where_it_is_asked_for(faces, tmp_
         for path in (table, tmp_path / "more.csv")
     ]
     torch.testing.assert_close(*along)
-    for names in (("face",), ()):
-        with pytest.raises(UserError, match="attribute face is the same in all 24 images"):
-            traverse(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv", names=names))
+    with pytest.raises(UserError, match="attribute face is the same in all 24 images"):
+        traverse(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv", names=("face",)))
+    found = walks(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "more.csv"))
+    assert found.titles == ("bright from -1 to 1", "number from -1 to 1")
+    torch.testing.assert_close(found.images[:1], along[0])
+    (tmp_path / "one.csv").write_text("\n".join(",".join(line.split(",")[::3]) for line in lines))
+    with pytest.raises(UserError, match="every attribute is the same in all images"):
+        walks(run, 1, 3, sweep="attributes", start=Start(table=tmp_path / "one.csv"))
+
+
+def test_walks_are_as_many_as_images_unless_told_otherwise(faces, tmp_path):
+    run, folder, table = faces
+    for count in (1, 5):
+        (tmp_path / str(count)).mkdir()
+        for name in sorted(folder.glob("*.png"))[:count]:
+            (tmp_path / str(count) / name.name).write_bytes(name.read_bytes())
+    few, one = Start(images=tmp_path / "5"), Start(images=tmp_path / "1")
+    assert walks(run, sweep="drawings", start=few).images.shape[:2] == (6, 5)
+    assert walks(run, sweep="drawings", start=one).images.shape[:2] == (6, 1)
+    assert walks(run, sweep="interpolations", start=few).images.shape[:2] == (2, 8)
+    first = Start(images=tmp_path / "1", table=table, names=("bright",))
+    assert walks(run, sweep="attributes", start=first).images.shape[:2] == (1, 9)
+    for options, line in (
+        ({"sweep": "drawings", "steps": 6, "start": few}, "6 images are to be shown.* has 5"),
+        ({"sweep": "interpolations", "rows": 3, "start": few}, "6 images are to be shown.* has 5"),
+        ({"sweep": "interpolations", "start": one}, "2 images are to be shown.* has 1"),
+        ({"sweep": "attributes", "rows": 2, "start": first}, "2 images are to be shown.* has 1"),
+    ):
+        with pytest.raises(UserError, match=line):
+            walks(run, **options)
 
 
 def test_classes_are_attributes_where_no_table_is_given(run, tmp_path):
@@ -121,7 +152,44 @@ def test_entanglement_of_a_run(faces):
     found, accuracies = entanglement_of(run, "means", table, "train")
     assert found.names == ("bright", "number")
     assert accuracies[0] > 0.95
-    assert found.value >= 0
+    assert len(found.reached) == 2
+    if any(found.reached):
+        assert found.value >= 0
+
+
+def test_no_set_of_images_is_held_at_its_own_size(tmp_path):
+    """What is known of images keeps their small copies, and is the same as of all of them at once."""
+    run = fresh_run(tmp_path, "digits-autoencoder", *SMALL, "data.resolution=32")
+    found, shown = known(run, most=200), images_of(run, most=200)
+    assert found.seen.shape == (200, 1, 16, 16)
+    assert shown.images.shape == (200, 1, 32, 32)
+    torch.testing.assert_close(found.seen, torch.nn.functional.avg_pool2d(shown.images, 2))
+    torch.testing.assert_close(found.codes, codes_of(run, shown))
+    assert (found.values.argmax(1) == shown.labels).all()
+    judge = AttributeClassifiers(found.seen, found.values)
+    torch.testing.assert_close(judge(found.seen), judge(shown.images), rtol=0, atol=1e-4)
+
+
+def test_networks_are_taken_once_and_in_the_precision_of_the_run(faces):
+    """What a generator of codes learns of its autoencoder takes one image more, not one a batch."""
+    run, _, table = faces
+    batches, dtypes = [], []
+    network = run.average.networks["generator"]
+    handles = [
+        network.to_style.register_forward_hook(lambda module, given, found: batches.append(len(found))),
+        network.adapt.gain.register_forward_hook(lambda module, given, found: dtypes.append(found.dtype)),
+    ]
+    half = replace(run, config=override(run.config, ["training.precision=bf16"]))
+    try:
+        codes = encoded(half, images_of(run).images.split(7))
+        assert batches == [1, 7, 7, 7, 3]
+        entanglement_of(half, "means", table, "train")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert batches[5:] == [1, 24, 1, 24, 1]
+    assert set(dtypes) == {torch.bfloat16}
+    torch.testing.assert_close(codes, encoded(run, [images_of(run).images]), rtol=0, atol=0.1 * float(codes.std()))
 
 
 def test_walks_that_do_not_fit_are_refused(run, faces, tmp_path):
@@ -149,6 +217,7 @@ def test_walks_that_do_not_fit_are_refused(run, faces, tmp_path):
     for options, line in (
         ({"directions": "mean"}, "unknown directions 'mean'.*means"),
         ({"reach": 0.0}, "reach must be above 0"),
+        ({"names": ("one", "two", "one")}, "attribute 'one' is named twice"),
         ({"images": folder, "split": "train"}, "not at both"),
     ):
         with pytest.raises(UserError, match=line):

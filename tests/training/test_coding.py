@@ -35,7 +35,7 @@ def test_samples_are_mixtures_of_training_images(run):
         first = next(batches)
         assert first.shape == (64, 1, 16, 16)
         assert [len(first), *map(len, batches)] == [64, 36]
-    torch.testing.assert_close(encoded(run, first), prior.codes[:64])
+    torch.testing.assert_close(encoded(run, [first]), prior.codes[:64])
 
 
 def test_refined_samples_are_drawn_again_better(run):

@@ -15,6 +15,7 @@ CONDITIONAL = ("network.family=r3gan", "network.width=8", "network.group=4", "ne
 ENSEMBLE = ("network.ensemble=2",)
 BIGGAN = ("network.family=biggan", "network.classes=10", "network.embedding=4", "network.attention=[16]", "latent.dim=20")
 SIDE = "data.resolution=32"
+CODES = ("network.content=6", "network.style=4", "network.blocks=1")
 
 
 def make(folder, *assignments, preset="digits-sngan-qua"):
@@ -78,6 +79,31 @@ def test_onnxruntime_computes_what_torch_computes(tmp_path, settings):
     (found,) = session.run(["images"], {name: tensor.numpy() for name, tensor in given.items()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), run.ema_generator(*given.values()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "colours"), [("gaia-digits", 1), pytest.param("gaia-digits", 3, marks=pytest.mark.slow), ("digits-autoencoder", 1)]
+)
+def test_decoders_are_exported_for_any_batch(tmp_path, name, colours):
+    run = make(tmp_path, *CODES, f"data.channels={colours}", preset=name)
+    assert 0 <= export(run, tmp_path / "g.onnx").difference < 1e-5
+    import onnxruntime
+
+    z = torch.randn(11, run.ema_generator.dim, generator=torch.Generator().manual_seed(1))
+    (found,) = onnxruntime.InferenceSession(tmp_path / "g.onnx").run(["images"], {"z": z.numpy()})
+    assert found.shape == (11, colours, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), run.ema_generator(z), rtol=0, atol=1e-5)
+
+
+def test_what_onnxruntime_refuses_is_one_line(tmp_path):
+    run = make(tmp_path)
+    z = torch.randn(4, run.config.latent.dim)
+    again = exporting.WRITERS[".onnx"](run.ema_generator.requires_grad_(False), (z,), tmp_path / "g.onnx", {})
+    torch.testing.assert_close(again(z), run.ema_generator(z), rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match=r"onnxruntime refuses the exported generator: .*[Ii]nvalid") as refused:
+        again(z[:, :3])
+    assert "\n" not in str(refused.value)
 
 
 def test_points_are_exported_too(tmp_path):
