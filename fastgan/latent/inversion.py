@@ -41,6 +41,10 @@ LEAVING = 1 / 8
 capture of a new graph. Until then rows that are done are carried along, their results kept as they were."""
 
 
+PROBES = 32
+"""Latents of an ensemble by which folding is judged: one of eight members is missed once in 70 times."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inversion:
     """How images are inverted.
@@ -150,7 +154,8 @@ def invert(
     for `nearest` samples, so that more than one member is tried.
 
     Args:
-        generator: `generator(z)` or `generator(z, labels)` -> images (B, C, H, W) in [-1, 1]; any module, or function.
+        generator: `generator(z)` or `generator(z, labels)` -> images (B, C, H, W) in [-1, 1]; any module, TorchScript's too, a
+            method of one, or another function: modules that it hides must be in evaluation mode, and keep taking gradients.
         images: floating point (N, C, H, W) in [-1, 1], of the generator's size, on any device. Not modified.
         labels: int64 (N,), each image's class; "search" tries every class, at `classes` times the cost, and keeps the best;
             None for a generator without classes.
@@ -170,7 +175,8 @@ def invert(
 
     Raises:
         ValueError: an option out of range, images that are not finite, not in [-1, 1] or not of the generator's size, labels
-            that are missing or out of range, or a prior missing.
+            that are missing or out of range, a prior missing, or a generator that does not draw an image for each latent, or
+            none that can be differentiated.
     """
     known = {field.name for field in fields(Inversion)}
     if unknown := sorted(set(options) - known):
@@ -188,10 +194,11 @@ def invert(
     if numbers.shape != images.shape[:1] or numbers.dtype != torch.int64:
         raise ValueError(f"numbers must be int64 ({len(images)},), not {numbers.dtype} {tuple(numbers.shape)}")
 
-    module = generator if isinstance(generator, nn.Module) else nn.Module()
+    module = _module(generator)
     with torch.inference_mode(False), torch.no_grad(), _evaluating(module), frozen(module):
         search = _Search(generator, module, prior, settings, capture, images)
-        probe = search.draw(numbers[:1], 1), None if labels is None else labels[:1, :1].flatten()
+        probes = PROBES if search.room.held else 1  # each member of an ensemble has norms of its own
+        probe = search.draw(numbers[:1], probes), None if labels is None else labels[:1, :1].flatten().repeat(probes)
         with folded(module, lambda: search.pictures(*probe)) if fold and len(images) else _nothing():
             return search(images, labels, numbers, progress or (lambda share: None))
 
@@ -210,12 +217,13 @@ class _Search:
     ) -> None:
         weight = next((p for p in module.parameters() if p.is_floating_point()), images)
         self.generator, self.prior, self.settings, self.capture = generator, prior, settings, capture
+        self.shape = images.shape[1:]
         self.device, self.given = weight.device, weight.dtype
         """Where the work is done, and the type that the generator takes latents in."""
         self.real = torch.promote_types(weight.dtype, torch.float32)
         self.leaves = Leaves(prior(self._source("start", torch.zeros(1, dtype=torch.int64))), joined=True)
         """The structure of a latent. Here it is one row (D,) for each start, whatever its leaves."""
-        held = getattr(generator, "choosing", 0)
+        held = getattr(module, "choosing", 0)
         self.room = Room(held=held)
         if isinstance(prior, Prior):
             bound = {"normal": None, "truncated-normal": prior.truncation, "uniform": 1.0}[prior.kind]
@@ -267,7 +275,14 @@ class _Search:
 
     def pictures(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the generator draws for rows of latents."""
-        return self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
+        drawn = self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
+        if not isinstance(drawn, Tensor):
+            raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
+        if drawn.shape[1:] != self.shape:
+            raise ValueError(f"the generator draws {tuple(drawn.shape[1:])}, the images are {tuple(self.shape)}")
+        if len(drawn) != len(z):
+            raise ValueError(f"the generator must draw an image for each latent, not {len(drawn)} for {len(z)}")
+        return drawn
 
     def exact(self) -> torch.autocast:
         """Inside, nothing is cast to half precision."""
@@ -309,18 +324,11 @@ class _Search:
         distance = []
         for part in bank.split(self.settings.batch_size):
             labels = None if label is None else torch.full((len(part),), label, device=self.device)
-            drawn = self._checked(self.pictures(part, labels), targets).to(self.real).flatten(1)
+            drawn = self.pictures(part, labels).to(self.real).flatten(1)
             with self.exact():
                 distance.append(drawn.square().sum(1) - 2 * flat @ drawn.T)  # and |x|^2, which is the same for all
         best = torch.cat(distance, 1).view(len(targets), self.settings.starts, -1).argmin(2)
         return bank[best + torch.arange(self.settings.starts, device=self.device) * self.settings.nearest]
-
-    def _checked(self, drawn: Tensor, targets: Tensor) -> Tensor:
-        if not isinstance(drawn, Tensor):
-            raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
-        if drawn.shape[1:] != targets.shape[1:]:
-            raise ValueError(f"the generator draws {tuple(drawn.shape[1:])}, the images are {tuple(targets.shape[1:])}")
-        return drawn
 
     def _descend(
         self, z: Tensor, targets: Tensor, labels: Tensor | None, images: Tensor, progress: Callable[[float], None]
@@ -350,8 +358,12 @@ class _Search:
         def look() -> tuple[Tensor, Tensor]:
             here = work["z"].detach().requires_grad_()
             with torch.enable_grad():
-                drawn = self._checked(self.pictures(here, work.get("label")), work["x"])
-            if drawn.stride() != work["x"].stride() and drawn.shape == work["x"].shape:
+                drawn = self.pictures(here, work.get("label"))
+            if not drawn.requires_grad:
+                raise ValueError(
+                    "the generator's images have no gradient: does it detach them, or use no_grad or inference_mode?"
+                )
+            if drawn.stride() != work["x"].stride():
                 work["x"] = torch.empty_like(drawn, dtype=self.real).copy_(work["x"])  # once: both are read in memory's order
             of_image = image_error(drawn.detach(), work["x"], settings.loss)
             work["error"].copy_(of_image.errors)
@@ -384,7 +396,7 @@ class _Search:
                         work[name] = work[name][~gone]
         left = ~result["done"][work["row"]]
         if len(left):  # the last iterate has not been looked at
-            drawn = self._checked(self.pictures(work["z"], work.get("label")), work["x"])
+            drawn = self.pictures(work["z"], work.get("label"))
             loss = self.room.objective(image_error(drawn, work["x"], settings.loss).losses, work["z"])
             better = loss < work["best_loss"]
             work["best_loss"] = torch.where(better, loss, work["best_loss"])
@@ -425,6 +437,15 @@ class _Search:
             for name in found[0]
         }
         return Inverted(**joined | {"latents": self.leaves.assemble([joined["latents"]])})
+
+
+def _module(generator: nn.Module | Callable[..., Tensor]) -> nn.Module:
+    """What is put into evaluation mode, and frozen: the generator, or the module whose method it is."""
+    module = generator if isinstance(generator, nn.Module) else getattr(generator, "__self__", None)
+    module = module if isinstance(module, nn.Module) else nn.Module()
+    if any(parameter.is_inference() for parameter in module.parameters()):
+        raise ValueError("the generator's weights were made in inference_mode, so nothing can be differentiated through them")
+    return module
 
 
 @contextmanager

@@ -417,6 +417,66 @@ def test_settings_are_checked(setting, message):
         Inversion(**setting)
 
 
-def test_a_generator_that_returns_no_tensor():
-    with pytest.raises(ValueError, match="the generator must return a tensor of images, not a tuple"):
-        invert(lambda z: (z,), _IMAGES, dim=4)
+def folding(*more):
+    """In training mode, with a norm that may be folded."""
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(4, 30), nn.BatchNorm1d(30), nn.Tanh(), nn.Unflatten(1, (2, 3, 5)), *more).double()
+
+
+class Given(nn.Module):
+    """A generator around another whose images go through a function."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.body, self.change = folding(), change
+
+    def forward(self, z):
+        return self.change(self.body(z))
+
+
+class Under(Given):
+    """The same in one of torch's modes."""
+
+    def forward(self, z):
+        with self.change():
+            return self.body(z)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Given(lambda images: (images,)), "the generator must return a tensor of images, not a tuple"),
+        (lambda: Given(lambda images: images[:1]), "the generator must draw an image for each latent, not 1 for 2"),
+        (lambda: Given(torch.Tensor.detach), "the generator's images have no gradient"),
+        (lambda: Under(torch.no_grad), "the generator's images have no gradient"),
+        (lambda: Under(torch.inference_mode), "the generator's images have no gradient"),
+        (lambda: torch.inference_mode()(folding)(), "the generator's weights were made in inference_mode"),
+    ],
+)
+def test_generators_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        invert(make(), _IMAGES, dim=4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("export", [torch.jit.script, lambda network: torch.jit.trace(network, torch.zeros(3, 4).double())])
+def test_torchscript(export):
+    network = folding()
+    network(torch.randn(32, 4).double())
+    network.eval()
+    images = drawn(network, 3)
+    exported, wanted = export(network).train(), invert(network, images, dim=4, steps=10)
+    before = {name: value.clone() for name, value in exported.state_dict().items()}
+    torch.testing.assert_close(invert(exported, images, dim=4, steps=10).latents, wanted.latents)
+    assert exported.training
+    assert all(parameter.requires_grad for parameter in exported.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in exported.state_dict().items())
+
+
+def test_a_method_of_a_module_is_as_the_module():
+    network = stranger().train()
+    images, before = drawn(network, 3), {name: value.clone() for name, value in network.state_dict().items()}
+    found = invert(network.forward, images, dim=4, steps=10)
+    assert torch.equal(found.latents, invert(network, images, dim=4, steps=10).latents)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
