@@ -98,6 +98,10 @@ class LBFGS:
 
     Moves s and changes of the gradient y are kept divided by sqrt(s . y), which changes no direction: s . y is 1 then, a pair
     of zeros is none, and what two loops over the pairs compute is two triangular systems.
+
+    A trial point beyond a bound is put back to it, and coordinates that the gradient holds on their bound take no part in the
+    direction: projected descent (Bertsekas, "Projected Newton methods for optimization problems with simple constraints",
+    1982, section 2).
     """
 
     ARMIJO, MAX_CUTS = 1e-4, 10
@@ -134,7 +138,7 @@ class LBFGS:
 
         curvature = (move * turn).sum(1)
         learns = fell & ~first & (curvature > _FLAT * move.norm(dim=1) * turn.norm(dim=1))
-        scale = curvature.clamp_min(torch.finfo(curvature.dtype).tiny).rsqrt()[:, None]
+        scale = _scale(curvature, learns)[:, None]
         for pairs, new in ((work["moves"], move), (work["turns"], turn)):
             later = torch.cat([pairs[:, 1:], (new * scale)[:, None]], 1)
             pairs.copy_(torch.where(learns[:, None, None], later, pairs).masked_fill_(lost[:, None, None], 0))
@@ -151,14 +155,30 @@ class LBFGS:
         work["z"].copy_(trial if room.bound is None else trial.clamp(-room.bound, room.bound))
 
     def _direction(self, work: dict[str, Tensor]) -> Tensor:
-        """-H grad; where nothing is learnt, against the gradient, by `rate` in the root mean square."""
-        moves, turns, grad = work["moves"], work["turns"], work["grad"][:, :, None]
+        """-H grad; where nothing is learnt, against the gradient, by `rate` in the root mean square.
+
+        Coordinates on a bound that the gradient pushes outwards stay: the others go as if these were constants."""
+        moves, turns, grad = work["moves"], work["turns"], work["grad"]
+        bound, base = self.room.bound, work["base_z"]
+        if bound is not None:
+            stays = ((base >= bound) & (grad < 0)) | ((base <= -bound) & (grad > 0))
+            grad = grad.masked_fill(stays, 0)
+            moves, turns = (pairs.masked_fill(stays[:, None], 0) for pairs in (moves, turns))
+            curvature = (moves * turns).sum(2)
+            scale = _scale(curvature, curvature > _FLAT * moves.norm(dim=2) * turns.norm(dim=2))[:, :, None]
+            moves, turns = moves * scale, turns * scale
         upper = moves @ turns.mT  # its diagonal is 1, and what is below it is not read
-        first = torch.linalg.solve_triangular(upper, moves @ grad, upper=True, unitriangular=True)
-        rest = grad - turns.mT @ first
+        first = torch.linalg.solve_triangular(upper, moves @ grad[:, :, None], upper=True, unitriangular=True)
+        rest = grad[:, :, None] - turns.mT @ first
         newest = turns[:, -1].square().sum(1)
-        plain = self.rate / work["grad"].square().mean(1).sqrt().clamp_min(torch.finfo(newest.dtype).tiny)
+        plain = self.rate / grad.square().mean(1).sqrt().clamp_min(torch.finfo(newest.dtype).tiny)
         scale = torch.where(newest > 0, 1 / newest, plain)[:, None, None]
         second = first - scale * (turns @ rest)
         second = torch.linalg.solve_triangular(upper.mT, second, upper=False, unitriangular=True)
-        return -(scale * rest + moves.mT @ second).squeeze(2)
+        direction = -(scale * rest + moves.mT @ second).squeeze(2)
+        return direction if bound is None else direction.masked_fill_(stays, 0)
+
+
+def _scale(curvature: Tensor, learns: Tensor) -> Tensor:
+    """What a pair's move and turn are multiplied by, so that their product is 1; 0 where nothing is learnt of it."""
+    return torch.where(learns, curvature, torch.inf).rsqrt()

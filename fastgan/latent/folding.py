@@ -23,8 +23,9 @@ def folded(module: nn.Module, draw: Callable[[], Tensor]) -> Iterator[None]:
     """Inside, every batch norm that follows a convolution or a linear layer in an `nn.Sequential` is part of that layer's
     weight and bias. On leaving, every parameter and every module is the very object that it was.
 
-    Only layers of torch's own types, and of types that say so (`folds`), without hooks, and used in one place. A module may
-    still look at what is between the two: where `draw()` then gives another picture, nothing is folded.
+    Only layers of torch's own types, and of types that say so themselves (`folds`), with a weight of their own, without hooks,
+    and used in one place. A module may still look at what is between the two: where `draw()` then gives another picture,
+    nothing is folded.
 
     Args:
         module: in evaluation mode, its parameters frozen.
@@ -38,6 +39,7 @@ def folded(module: nn.Module, draw: Callable[[], Tensor]) -> Iterator[None]:
 
     def restore() -> None:
         for layer, parameters, sequence, name, norm in kept:
+            layer._parameters.clear()
             layer._parameters.update(parameters)
             sequence._modules[name] = norm
 
@@ -64,7 +66,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str, nn.Mo
         if type(sequence) is not nn.Sequential:
             continue
         for (_, layer), (name, norm) in pairwise(sequence._modules.items()):
-            kind = getattr(type(layer), "folds", None) or type(layer)
+            kind = vars(type(layer)).get("folds", type(layer))  # not inherited: a subclass may convolve with another weight
             wanted = _NORMS.get(kind)
             alike = type(norm) is wanted or (wanted is nn.BatchNorm2d and hasattr(norm, "after_norm"))
             if wanted is None or not alike or norm.training or norm.running_mean is None:
@@ -72,7 +74,8 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str, nn.Mo
             once = sum(place is layer for place in places) == 1 and sum(place is norm for place in places) == 1
             hooked = any(p._forward_hooks or p._forward_pre_hooks or p._backward_hooks for p in (layer, norm))
             groups = getattr(layer, "groups", 1) > 1 and kind is nn.ConvTranspose2d
-            if once and not hooked and not groups:
+            own = layer._parameters.get("weight") is not None  # not computed from others, as a parametrised one is
+            if once and not hooked and not groups and own:
                 yield sequence, layer, name, norm
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 
 @contextmanager
@@ -14,13 +15,13 @@ def frozen(*modules: nn.Module) -> Iterator[Callable[[], None]]:
     A forward in training mode writes batch statistics and spectral vectors: here it writes to copies that are thrown away. On
     leaving, every buffer is the very tensor that it was, buffers that a forward has made are gone, and every
     `requires_grad` has its old value. Plain attributes are not watched: torch's older `spectral_norm` leaves its last
-    normalised weight in one.
+    normalised weight in one. TorchScript's modules keep their buffers, which can't be exchanged: have them in evaluation mode.
 
     Yields:
         A function that sets the stand-ins back to the true values, so that repeated forwards see the same network.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad and not p.is_inference()]
-    parts = {part: None for module in modules for part in module.modules()}  # each once, in order
+    parts = {part: None for module in modules for part in module.modules() if not isinstance(part, ScriptModule)}  # in order
     true = [(part, dict(part._buffers), set(part._non_persistent_buffers_set)) for part in parts]
     originals = {id(b): b for _, buffers, _ in true for b in buffers.values() if b is not None}  # a shared one is copied once
     stand_ins = {key: buffer.clone() for key, buffer in originals.items()}

@@ -15,14 +15,15 @@ kernel for errors and their slope (`kernels/image_error.py`), and what follows t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from math import isfinite
+from math import inf
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.draw import Draw
-from fastgan.kernels.image_error import LOSSES, image_error
+from fastgan.kernels.image_error import LOSSES, ImageError, image_error
 from fastgan.latent.descent import HALF_SLACK, LBFGS, OPTIMISERS, SCHEDULES, Adaptive, Room, scales
 from fastgan.latent.folding import folded
 from fastgan.latent.frozen import frozen
@@ -39,6 +40,13 @@ TOLD_EVERY = 50
 LEAVING = 1 / 8
 """Share of a batch's rows that must be done before the batch shrinks: a new shape costs the choice of new kernels, on CUDA the
 capture of a new graph. Until then rows that are done are carried along, their results kept as they were."""
+
+
+MOST = 1_000_000
+"""Iterations, rows and samples that may be asked for: more would not fit into memory, nor a life."""
+
+PROBES = 32
+"""Latents of an ensemble by which folding is judged: one of eight members is missed once in 70 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +75,13 @@ class Inversion:
     """So many latents of the prior are drawn once for all images, and each start is the one whose picture lies nearest; each of
     several starts has as many of its own. 0: starts are plain draws, other ones for each image."""
     stop_error: float | None = None
-    """An image is done once the mean squared error of one of its starts is at most this."""
+    """An image is done once the mean squared error of the best latent so far, that of the lowest loss, is at most this."""
     patience: int = 0
     """A start is done once its loss has not fallen, by `min_improvement` at least, for so many iterations; 0: never."""
     min_improvement: float = 0.01
     """Share of the loss, in [0, 1)."""
     history: int = 32
-    """Pairs of steps and changes of the gradient that L-BFGS keeps of each row, at least 1."""
+    """Pairs of steps and changes of the gradient that L-BFGS keeps of each row, at least 1; no more than `steps`."""
     batch_size: int = 256
     """Rows (images x starts x labels tried) that are sought at once. An image's rows stay together where they are no more."""
     seed: int = 0
@@ -83,17 +91,26 @@ class Inversion:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        for name, least in {"steps": 0, "starts": 1, "nearest": 0, "patience": 0, "history": 1, "batch_size": 1}.items():
-            if getattr(self, name) != int(getattr(self, name)) or getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number, at least {least}, not {getattr(self, name)}")
-        if not (self.rate > 0 and isfinite(self.rate)):
-            raise ValueError(f"rate must be above 0, not {self.rate}")
-        if not (self.prior_weight >= 0 and isfinite(self.prior_weight)):
-            raise ValueError(f"prior_weight must be at least 0, not {self.prior_weight}")
-        if not 0 <= self.min_improvement < 1:
-            raise ValueError(f"min_improvement must be at least 0 and below 1, not {self.min_improvement}")
-        if self.stop_error is not None and not self.stop_error >= 0:
-            raise ValueError(f"stop_error must be at least 0, not {self.stop_error}")
+        least = {"steps": 0, "starts": 1, "nearest": 0, "patience": 0, "history": 1, "batch_size": 1, "seed": 0}
+        for name, value in ((name, getattr(self, name)) for name in least):
+            most = 2**64 - 1 if name == "seed" else MOST
+            if not hasattr(value, "__index__") or value < least[name]:
+                raise ValueError(f"{name} must be a whole number, at least {least[name]}, not {value!r}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, not {value}")
+        if self.nearest * self.starts > MOST:
+            raise ValueError(f"nearest times starts must be at most {MOST}, not {self.nearest * self.starts}")
+        for name, fits, limits in (
+            ("rate", lambda rate: 0 < rate < inf, "above 0"),
+            ("prior_weight", lambda weight: 0 <= weight < inf, "at least 0"),
+            ("min_improvement", lambda share: 0 <= share < 1, "at least 0 and below 1"),
+            ("stop_error", lambda error: error >= 0, "at least 0"),
+        ):
+            value = getattr(self, name)
+            if name == "stop_error" and value is None:
+                continue
+            if not (isinstance(value, Real) and fits(value)):
+                raise ValueError(f"{name} must be {limits}, not {value!r}")
 
 
 _CHOICES = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "loss": LOSSES}
@@ -150,7 +167,8 @@ def invert(
     for `nearest` samples, so that more than one member is tried.
 
     Args:
-        generator: `generator(z)` or `generator(z, labels)` -> images (B, C, H, W) in [-1, 1]; any module, or function.
+        generator: `generator(z)` or `generator(z, labels)` -> images (B, C, H, W) in [-1, 1]; any module, TorchScript's too, a
+            method of one, or another function: modules that it hides must be in evaluation mode, and keep taking gradients.
         images: floating point (N, C, H, W) in [-1, 1], of the generator's size, on any device. Not modified.
         labels: int64 (N,), each image's class; "search" tries every class, at `classes` times the cost, and keeps the best;
             None for a generator without classes.
@@ -170,7 +188,8 @@ def invert(
 
     Raises:
         ValueError: an option out of range, images that are not finite, not in [-1, 1] or not of the generator's size, labels
-            that are missing or out of range, or a prior missing.
+            that are missing or out of range, a prior missing, or a generator that does not draw an image for each latent, or
+            none that can be differentiated.
     """
     known = {field.name for field in fields(Inversion)}
     if unknown := sorted(set(options) - known):
@@ -188,10 +207,11 @@ def invert(
     if numbers.shape != images.shape[:1] or numbers.dtype != torch.int64:
         raise ValueError(f"numbers must be int64 ({len(images)},), not {numbers.dtype} {tuple(numbers.shape)}")
 
-    module = generator if isinstance(generator, nn.Module) else nn.Module()
+    module = _module(generator)
     with torch.inference_mode(False), torch.no_grad(), _evaluating(module), frozen(module):
         search = _Search(generator, module, prior, settings, capture, images)
-        probe = search.draw(numbers[:1], 1), None if labels is None else labels[:1, :1].flatten()
+        probes = PROBES if search.room.held else 1  # each member of an ensemble has norms of its own
+        probe = search.draw(numbers[:1], probes), None if labels is None else labels[:1, :1].flatten().repeat(probes)
         with folded(module, lambda: search.pictures(*probe)) if fold and len(images) else _nothing():
             return search(images, labels, numbers, progress or (lambda share: None))
 
@@ -210,12 +230,13 @@ class _Search:
     ) -> None:
         weight = next((p for p in module.parameters() if p.is_floating_point()), images)
         self.generator, self.prior, self.settings, self.capture = generator, prior, settings, capture
+        self.shape = images.shape[1:]
         self.device, self.given = weight.device, weight.dtype
         """Where the work is done, and the type that the generator takes latents in."""
         self.real = torch.promote_types(weight.dtype, torch.float32)
         self.leaves = Leaves(prior(self._source("start", torch.zeros(1, dtype=torch.int64))), joined=True)
         """The structure of a latent. Here it is one row (D,) for each start, whatever its leaves."""
-        held = getattr(generator, "choosing", 0)
+        held = getattr(module, "choosing", 0)
         self.room = Room(held=held)
         if isinstance(prior, Prior):
             bound = {"normal": None, "truncated-normal": prior.truncation, "uniform": 1.0}[prior.kind]
@@ -267,7 +288,14 @@ class _Search:
 
     def pictures(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the generator draws for rows of latents."""
-        return self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
+        drawn = self.generator(self.leaves.assemble([z.to(self.given)]), *(() if labels is None else (labels,)))
+        if not isinstance(drawn, Tensor):
+            raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
+        if drawn.shape[1:] != self.shape:
+            raise ValueError(f"the generator draws {tuple(drawn.shape[1:])}, the images are {tuple(self.shape)}")
+        if len(drawn) != len(z):
+            raise ValueError(f"the generator must draw an image for each latent, not {len(drawn)} for {len(z)}")
+        return drawn
 
     def exact(self) -> torch.autocast:
         """Inside, nothing is cast to half precision."""
@@ -289,12 +317,13 @@ class _Search:
         if not banks:
             plain = self.draw(numbers, self.settings.starts).unflatten(0, (len(targets), self.settings.starts))
             return plain[:, None].expand(-1, tried, -1, -1).flatten(0, 2).clone()
-        near = {label: self._nearest(bank, targets, label) for label, bank in banks.items()}
         if labels is None:
-            return near[None].flatten(0, 1)
-        every = torch.stack([near[label] for label in sorted(near)], 1)  # (B, labels known, starts, D)
-        place = torch.searchsorted(torch.tensor(sorted(near), device=self.device), labels.contiguous())
-        return every[torch.arange(len(targets), device=self.device)[:, None], place].flatten(0, 2)
+            return self._nearest(banks[None], targets, None).flatten(0, 1)
+        starts = targets.new_empty(*labels.shape, self.settings.starts, sum(self.leaves.sizes))
+        for label in labels.unique().tolist():
+            image, place = (labels == label).nonzero(as_tuple=True)
+            starts[image, place] = self._nearest(banks[label], targets[image], label)
+        return starts.flatten(0, 2)
 
     def _banks(self, labels: Tensor | None) -> dict[int | None, Tensor]:
         """Latents to look through, for each label that some image may have."""
@@ -309,18 +338,11 @@ class _Search:
         distance = []
         for part in bank.split(self.settings.batch_size):
             labels = None if label is None else torch.full((len(part),), label, device=self.device)
-            drawn = self._checked(self.pictures(part, labels), targets).to(self.real).flatten(1)
+            drawn = self.pictures(part, labels).to(self.real).flatten(1)
             with self.exact():
                 distance.append(drawn.square().sum(1) - 2 * flat @ drawn.T)  # and |x|^2, which is the same for all
-        best = torch.cat(distance, 1).view(len(targets), self.settings.starts, -1).argmin(2)
+        best = torch.cat(distance, 1).nan_to_num(torch.inf, torch.inf).view(len(targets), self.settings.starts, -1).argmin(2)
         return bank[best + torch.arange(self.settings.starts, device=self.device) * self.settings.nearest]
-
-    def _checked(self, drawn: Tensor, targets: Tensor) -> Tensor:
-        if not isinstance(drawn, Tensor):
-            raise ValueError(f"the generator must return a tensor of images, not a {type(drawn).__name__}")
-        if drawn.shape[1:] != targets.shape[1:]:
-            raise ValueError(f"the generator draws {tuple(drawn.shape[1:])}, the images are {tuple(targets.shape[1:])}")
-        return drawn
 
     def _descend(
         self, z: Tensor, targets: Tensor, labels: Tensor | None, images: Tensor, progress: Callable[[float], None]
@@ -329,17 +351,17 @@ class _Search:
         settings, count = self.settings, len(z)
         if settings.optimiser == "lbfgs":
             half = torch.is_autocast_enabled(self.device.type) or self.given.itemsize == 2
-            optimiser = LBFGS(z, self.room, settings.rate, settings.history, HALF_SLACK if half else 0.0)
+            optimiser = LBFGS(z, self.room, settings.rate, min(settings.history, settings.steps), HALF_SLACK if half else 0.0)
         else:
             every = scales(settings.optimiser, settings.schedule, settings.rate, settings.steps)
             optimiser = Adaptive(z, self.room, settings.optimiser, every)
         work = optimiser.state | {"x": targets, "row": torch.arange(count, device=self.device), "image": images}
-        work |= {"error": torch.full((count,), torch.inf, dtype=self.real, device=self.device)}
         if labels is not None:
             work["label"] = labels
         watched = bool(settings.patience or settings.stop_error is not None)
         if watched:
             work |= {"reference": work["best_loss"].clone(), "since": torch.zeros_like(work["row"])}
+            work["error"] = work["best_loss"].clone()  # of the best iterate
         result = {
             "z": z.clone(),
             "loss": work["best_loss"].clone(),
@@ -347,20 +369,26 @@ class _Search:
             "done": torch.zeros(count, dtype=torch.bool, device=self.device),
         }
 
-        def look() -> tuple[Tensor, Tensor]:
+        def look() -> tuple[ImageError, Tensor]:
             here = work["z"].detach().requires_grad_()
             with torch.enable_grad():
-                drawn = self._checked(self.pictures(here, work.get("label")), work["x"])
-            if drawn.stride() != work["x"].stride() and drawn.shape == work["x"].shape:
+                drawn = self.pictures(here, work.get("label"))
+            if not drawn.requires_grad:
+                raise ValueError(
+                    "the generator's images have no gradient: does it detach them, or use no_grad or inference_mode?"
+                )
+            if drawn.stride() != work["x"].stride():
                 work["x"] = torch.empty_like(drawn, dtype=self.real).copy_(work["x"])  # once: both are read in memory's order
             of_image = image_error(drawn.detach(), work["x"], settings.loss)
-            work["error"].copy_(of_image.errors)
-            return of_image.losses, torch.autograd.grad(drawn, here, of_image.slope)[0]
+            return of_image, torch.autograd.grad(drawn, here, of_image.slope)[0]
 
         def step() -> None:
-            losses, grad = look()
+            of_image, grad = look()
             with self.exact():
-                optimiser.step(work, losses, grad)
+                if watched:
+                    better = self.room.objective(of_image.losses, work["z"]) < work["best_loss"]
+                    work["error"].copy_(torch.where(better, of_image.errors, work["error"]))
+                optimiser.step(work, of_image.losses, grad)
 
         def leave(rows: Tensor, taken: int, done: bool) -> None:
             """Keep the results of these rows of the work."""
@@ -384,7 +412,7 @@ class _Search:
                         work[name] = work[name][~gone]
         left = ~result["done"][work["row"]]
         if len(left):  # the last iterate has not been looked at
-            drawn = self._checked(self.pictures(work["z"], work.get("label")), work["x"])
+            drawn = self.pictures(work["z"], work.get("label"))
             loss = self.room.objective(image_error(drawn, work["x"], settings.loss).losses, work["z"])
             better = loss < work["best_loss"]
             work["best_loss"] = torch.where(better, loss, work["best_loss"])
@@ -399,10 +427,11 @@ class _Search:
             better = best < work["reference"] * (1 - settings.min_improvement)
             work["reference"] = torch.where(better, best, work["reference"])
             work["since"] = torch.where(better, taken, work["since"])
-            done |= taken - work["since"] >= settings.patience
-        if settings.stop_error is not None:  # one of an image's rows takes the others with it
-            reached = torch.zeros(int(work["image"].max()) + 1, dtype=torch.bool, device=self.device)
-            reached[work["image"][work["error"] <= settings.stop_error]] = True
+            done |= (taken - work["since"] >= settings.patience) & best.isfinite()
+        if settings.stop_error is not None:  # an image's best row takes the others with it
+            least = best.new_full((int(work["image"].max()) + 1,), torch.inf).scatter_reduce(0, work["image"], best, "amin")
+            reached = torch.zeros_like(least, dtype=torch.bool)
+            reached[work["image"][(work["error"] <= settings.stop_error) & (best <= least[work["image"]])]] = True
             done |= reached[work["image"]]
         return done
 
@@ -425,6 +454,15 @@ class _Search:
             for name in found[0]
         }
         return Inverted(**joined | {"latents": self.leaves.assemble([joined["latents"]])})
+
+
+def _module(generator: nn.Module | Callable[..., Tensor]) -> nn.Module:
+    """What is put into evaluation mode, and frozen: the generator, or the module whose method it is."""
+    module = generator if isinstance(generator, nn.Module) else getattr(generator, "__self__", None)
+    module = module if isinstance(module, nn.Module) else nn.Module()
+    if any(parameter.is_inference() for parameter in module.parameters()):
+        raise ValueError("the generator's weights were made in inference_mode, so nothing can be differentiated through them")
+    return module
 
 
 @contextmanager

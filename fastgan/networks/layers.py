@@ -163,8 +163,6 @@ def check_side(side: int, multiple: int, pair: str) -> None:
 class _SpectralNorm(nn.Module):
     """Mixin for a layer with a `weight` of shape (out, ...)."""
 
-    folds = object  # its weight is not the one that it convolves with
-
     def _begin(self, eps: float) -> None:
         self.eps = eps
         rows, columns = self._matrix().shape

@@ -42,6 +42,17 @@ def test_saturated_pixels_have_finite_losses_that_point_back(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_an_image_that_overshoots_counts_as_one_that_does_not(path):
+    """In loss and slope of bce."""
+    y, x = images(2, 3, 4)
+    x[0, 0], x[1, 1] = 1.01, -1.01
+    with through(path):
+        found, wanted = (image_error(y, given, "bce") for given in (x, x.clamp(-1, 1)))
+    torch.testing.assert_close(found.losses, wanted.losses)
+    torch.testing.assert_close(found.slope, wanted.slope)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_half_precision_against_full(path):
     """G under autocast may return it; the given images stay in float32."""
     y, x = images(2, 1, 9, 9)

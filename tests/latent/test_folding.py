@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 
 from fastgan.latent.folding import folded
-from fastgan.networks.layers import BatchNormAct, SNConv2d
+from fastgan.networks.layers import BatchNormAct, Conv2d, SNConv2d
 from fastgan.networks.sn_cnn import Generator
 
 
@@ -49,6 +49,7 @@ CASES = {
 LEFT_ALONE = {
     "spectral norm": (lambda: layers(spectral_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)), (3, 8, 8)),
     "parametrised": (lambda: layers(parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)), (3, 8, 8)),
+    "ours, parametrised": (lambda: layers(parametrizations.weight_norm(Conv2d(3, 8, 3)), BatchNormAct(8)), (3, 8, 8)),
     "our spectral norm": (lambda: nn.Sequential(SNConv2d(3, 8, 3), BatchNormAct(8)), (3, 8, 8)),
     "no averages": (lambda: layers(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)), (3, 8, 8)),
     "transposed groups": (lambda: layers(nn.ConvTranspose2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)), (4, 5, 5)),
@@ -85,10 +86,11 @@ def test_the_same_pictures_and_gradients_without_the_norm(name):
 def test_what_is_left_alone(name):
     make, shape = LEFT_ALONE[name]
     network, x = settled(make(), *shape), torch.randn(3, *shape)
-    wanted, norms = network(x), norms_called(network, x)
+    wanted, norms, names = network(x), norms_called(network, x), list(network.state_dict())
     with folded(network, lambda: network(x)):
         assert norms_called(network, x) == norms
         assert torch.equal(network(x), wanted)
+    assert list(network.state_dict()) == names
 
 
 class Tapped(nn.Module):

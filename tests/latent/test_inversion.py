@@ -402,6 +402,15 @@ def test_mistakes_are_named(images, labels, options, message):
         ({"steps": -1}, "steps must be a whole number, at least 0, not -1"),
         ({"starts": 0}, "starts must be a whole number, at least 1, not 0"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"steps": 3.0}, "steps must be a whole number, at least 0, not 3.0"),
+        ({"steps": None}, "steps must be a whole number, at least 0, not None"),
+        ({"steps": float("inf")}, "steps must be a whole number, at least 0, not inf"),
+        ({"steps": 99999999999999999999}, "steps must be at most 1000000, not 99999999999999999999"),
+        ({"nearest": 3000000000000}, "nearest must be at most 1000000"),
+        ({"nearest": 10000, "starts": 1000}, "nearest times starts must be at most 1000000, not 10000000"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"seed": 2**64}, "seed must be at most 18446744073709551615"),
+        ({"rate": None}, "rate must be above 0, not None"),
         ({"rate": 0.0}, "rate must be above 0"),
         ({"rate": float("nan")}, "rate must be above 0"),
         ({"prior_weight": -1.0}, "prior_weight must be at least 0"),
@@ -417,6 +426,108 @@ def test_settings_are_checked(setting, message):
         Inversion(**setting)
 
 
-def test_a_generator_that_returns_no_tensor():
-    with pytest.raises(ValueError, match="the generator must return a tensor of images, not a tuple"):
-        invert(lambda z: (z,), _IMAGES, dim=4)
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+def test_a_result_that_is_no_number_has_not_converged(optimiser):
+    generator, images = stranger(), torch.zeros(2, 2, 3, 5).double()
+    found = invert(lambda z: generator(z) * torch.nan, images, dim=4, steps=30, patience=2, optimiser=optimiser, nearest=2)
+    assert found.errors.isnan().all()
+    assert not found.converged.any()
+
+
+def test_of_samples_a_picture_that_is_no_number_is_not_the_nearest():
+    def generator(z):
+        return (z.tanh() * torch.where(z[:, :1] > 0, 1.0, torch.nan)).view(-1, 1, 2, 2)
+
+    found = invert(generator, torch.zeros(3, 1, 2, 2), dim=4, steps=0, nearest=20)
+    assert found.errors.isfinite().all()
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+@pytest.mark.parametrize("pulled", [{"prior_weight": 0.3}, {"loss": "bce"}])
+def test_an_image_is_done_by_the_error_of_what_is_kept(optimiser, pulled):
+    generator = stranger()
+    options = {"dim": 4, "steps": 200, "starts": 3, "optimiser": optimiser, "stop_error": 2e-2}
+    found = invert(generator, drawn(generator, 20), **options, **pulled)
+    assert found.converged.any()
+    assert (found.errors[found.converged] <= 2e-2).all()
+
+
+def test_each_label_looks_through_its_own_samples():
+    generator = stranger(classes=3)
+    labels = torch.tensor([2, 0, 2, 1])
+    images = drawn(generator, 4, labels)
+    options = {"dim": 4, "classes": 3, "steps": 0, "nearest": 40, "starts": 2}
+    searched = invert(generator, images, "search", **options)
+    whole = invert(generator, images, labels, **options)
+    for i in range(4):
+        one = invert(generator, images[i : i + 1], labels[i : i + 1], **options)
+        assert torch.equal(one.latents[0], whole.latents[i])
+    torch.testing.assert_close(searched.latents[searched.labels == labels], whole.latents[searched.labels == labels])
+    generator.rows.clear()  # an image at a time: no bank but that of its label
+    invert(generator, images, labels, **options, batch_size=2, fold=False)
+    assert sum(generator.rows) == 4 * (80 + 2 + 1)
+
+
+def folding(*more):
+    """In training mode, with a norm that may be folded."""
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(4, 30), nn.BatchNorm1d(30), nn.Tanh(), nn.Unflatten(1, (2, 3, 5)), *more).double()
+
+
+class Given(nn.Module):
+    """A generator around another whose images go through a function."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.body, self.change = folding(), change
+
+    def forward(self, z):
+        return self.change(self.body(z))
+
+
+class Under(Given):
+    """The same in one of torch's modes."""
+
+    def forward(self, z):
+        with self.change():
+            return self.body(z)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Given(lambda images: (images,)), "the generator must return a tensor of images, not a tuple"),
+        (lambda: Given(lambda images: images[:1]), "the generator must draw an image for each latent, not 1 for 2"),
+        (lambda: Given(torch.Tensor.detach), "the generator's images have no gradient"),
+        (lambda: Under(torch.no_grad), "the generator's images have no gradient"),
+        (lambda: Under(torch.inference_mode), "the generator's images have no gradient"),
+        (lambda: torch.inference_mode()(folding)(), "the generator's weights were made in inference_mode"),
+    ],
+)
+def test_generators_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        invert(make(), _IMAGES, dim=4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("export", [torch.jit.script, lambda network: torch.jit.trace(network, torch.zeros(3, 4).double())])
+def test_torchscript(export):
+    network = folding()
+    network(torch.randn(32, 4).double())
+    network.eval()
+    images = drawn(network, 3)
+    exported, wanted = export(network).train(), invert(network, images, dim=4, steps=10)
+    before = {name: value.clone() for name, value in exported.state_dict().items()}
+    torch.testing.assert_close(invert(exported, images, dim=4, steps=10).latents, wanted.latents)
+    assert exported.training
+    assert all(parameter.requires_grad for parameter in exported.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in exported.state_dict().items())
+
+
+def test_a_method_of_a_module_is_as_the_module():
+    network = stranger().train()
+    images, before = drawn(network, 3), {name: value.clone() for name, value in network.state_dict().items()}
+    found = invert(network.forward, images, dim=4, steps=10)
+    assert torch.equal(found.latents, invert(network, images, dim=4, steps=10).latents)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
