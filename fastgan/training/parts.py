@@ -29,12 +29,13 @@ class Parts:
         self.folder, self.count = folder, count
 
     def done(self) -> int:
-        """How many parts are there, from the first one on without a gap. Damaged ones are not."""
+        """How many parts are there, from the first one on without a gap. Damaged ones are not: all are read, with their sums."""
         for number in range(self.count):
             try:
-                with np.load(self._path(number), allow_pickle=False):
-                    pass
-            except (OSError, ValueError, zipfile.BadZipFile):
+                with zipfile.ZipFile(self._path(number)) as part:
+                    if part.testzip() is not None:
+                        return number
+            except Exception:  # OSError, BadZipFile, zlib.error, EOFError, NotImplementedError, ... as the damage has it
                 return number
         return self.count
 
@@ -72,6 +73,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
     try:
         with partial.open(mode, **options) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that goes down may keep the new name and not what was written
         os.replace(partial, path)
     finally:
         with suppress(OSError):

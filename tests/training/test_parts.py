@@ -58,6 +58,23 @@ def test_what_is_done_ends_before_a_part_that_is_missing_or_damaged(parts):
     assert not parts.folder.exists()
 
 
+def test_a_part_with_a_flipped_byte_is_not_done_or_reads_as_before(parts):
+    path = parts.folder / "00000001.npz"
+    content, before, refused = path.read_bytes(), parts.read(1), 0
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        if parts.done() == 1:
+            refused += 1
+            continue
+        found = parts.read(1)  # a date, or what else nobody reads
+        assert found.keys() == before.keys()
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, before[name])
+    assert refused > 0.7 * len(content)
+    path.write_bytes(b"")
+    assert parts.done() == 1
+
+
 def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "x").write_text("old")
     with pytest.raises(TypeError), replacing(tmp_path / "x", "w") as file:
