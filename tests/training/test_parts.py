@@ -1,5 +1,6 @@
 import csv
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -61,16 +62,18 @@ def test_what_is_done_ends_before_a_part_that_is_missing_or_damaged(parts):
 def test_a_part_with_a_flipped_byte_is_not_done_or_reads_as_before(parts):
     path = parts.folder / "00000001.npz"
     content, before, refused = path.read_bytes(), parts.read(1), 0
-    for at in range(len(content)):
+    with zipfile.ZipFile(path) as whole:
+        members = range(0, whole.start_dir, 3)  # behind them lies the table of contents
+    for at in members:
         path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
         if parts.done() == 1:
             refused += 1
             continue
-        found = parts.read(1)  # a date, or what else nobody reads
+        found = parts.read(1)  # the byte of a date, or of what else nobody reads
         assert found.keys() == before.keys()
         for name, value in found.items():
             np.testing.assert_array_equal(value, before[name])
-    assert refused > 0.7 * len(content)
+    assert refused > 0.8 * len(members)
     path.write_bytes(b"")
     assert parts.done() == 1
 
