@@ -108,7 +108,9 @@ def test_mistakes(run_folder, refused, photos, tmp_path, command):
     assert "in colour, but the run in" in line(images=tmp_path / "colour")
     assert "it takes no labels" in line(run_folder, photos, tmp_path / "out", "--labels", "3")
     assert "can't be written" in line(out=tmp_path / "file")
-    assert "holds other files, anomalous" in line(out=photos)
+    assert "whose images these are" in line(out=photos / "out")
+    assert not (photos / "out").exists()
+    assert f"set --images to {photos}" in line(images=photos.parent)
     assert "unknown field 'step': did you mean 'steps'" in line(run_folder, photos, tmp_path / "out", "--invert-set", "step=3")
     assert "rate must be above 0" in line(run_folder, photos, tmp_path / "out", "--rate", "-1")
     assert "no checkpoint of round 3" in line(run_folder, photos, tmp_path / "out", "--checkpoint", "3")
@@ -121,7 +123,9 @@ def test_damaged_images_are_named_and_refused_or_left_out(run_folder, fastgan, r
     spoiled = photos / "normal" / "000003.png"
     spoiled.write_bytes(spoiled.read_bytes()[:60])
     words = (command, run_folder, "--images", photos, "--out", tmp_path / "out", "--steps", 2, "--json", tmp_path / "x.json")
-    assert "normal/000003.png" in refused(*words)
+    said = refused(*words)
+    assert "normal/000003.png" in said
+    assert said.endswith("leave them out with --on-bad-image skip\n")
     assert not (tmp_path / "out").exists()
     code, out, said = fastgan(*words, "--on-bad-image", "skip")
     assert code == 0, said
