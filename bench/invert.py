@@ -147,24 +147,40 @@ def published(generator: nn.Module, images: Tensor, labels: Tensor | None, dim: 
     return z.detach()
 
 
-def recovered(run: Path, count: int) -> dict:
-    """How many images of the run's own generator are found again from other latents, with the ordinary settings."""
-    loaded, settings = load_run(run, "cpu"), Inversion()
-    generator, prior, classes = loaded.ema_generator.eval(), Prior.of(loaded.config.latent), loaded.config.network.classes
-    labels = torch.arange(count) % classes if classes else None
-    with torch.no_grad():
-        images = generator(prior(Draw(1, "bench", 0, torch.arange(count))), *(() if labels is None else (labels,)))
+def recovered(run: Run, count: int, settings: Inversion = Inversion(), threshold: float = FOUND) -> dict:
+    """How many images of the run's own generator are found again from other latents.
+
+    Args:
+        run: class-conditional ones are given the classes that the images were drawn in.
+        count: of images.
+        threshold: mean squared error under which an image counts as found.
+
+    Raises:
+        UserError: the run draws points.
+    """
+    _check_images(run.config)
+    generator, prior, classes = run.ema_generator, Prior.of(run.config.latent), run.config.network.classes
+    labels = (torch.arange(count) % classes).to(run.device) if classes else None
+    images = sample(run, count, seed=1000, labels=None if labels is None else labels.tolist()).to(run.device)
     began = time.perf_counter()
     found = invert(generator, images, labels, prior=prior, settings=settings)
+    errors = found.errors.float()
     return {
         "images": count,
-        "share": (found.errors < FOUND).float().mean().item(),
-        "median_error": found.errors.median().item(),
-        "steps": settings.steps,
+        "threshold": threshold,
+        "share": (errors < threshold).float().mean().item(),
+        "median": errors.median().item(),
+        "largest": errors.max().item(),
+        "steps": found.steps.float().mean().item(),
         "starts": settings.starts,
         "optimiser": settings.optimiser,
         "seconds": time.perf_counter() - began,
     }
+
+
+def _check_images(config: Config) -> None:
+    if config.data.source in DISTRIBUTIONS:
+        raise UserError(f"{config.name} draws points: inversion is of images")
 
 
 def _show(result: dict) -> None:

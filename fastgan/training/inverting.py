@@ -141,8 +141,12 @@ class Job:
         what = {"generator": digest(self.generator), "images": self.targets.source.fingerprint}
         return json.loads(json.dumps({**what, **self.looks, **self.targets.settings, **manner}))
 
-    def work(self, quiet: bool = True) -> None:
+    def work(self, quiet: bool = True, begun: Callable[[], None] | None = None) -> None:
         """Do the batches that are missing, and join all; where that was done before, write what is asked for in another form.
+
+        Args:
+            quiet: show no progress.
+            begun: called before the work, when nothing was refused.
 
         Raises:
             UserError: the folder can't be written, holds other files or other results, or lacks some that were finished; or
@@ -150,7 +154,10 @@ class Job:
             DataError: an image file has changed or went away. What was finished stays.
         """
         identity = self.identity()
-        if self._begin(identity):
+        finished = self._begin(identity)
+        if begun is not None:
+            begun()
+        if finished:
             self._show_anew()
             return
         size, count, done = self.manner.batch_size, len(self.targets), self.parts.done()
@@ -231,6 +238,7 @@ class Job:
                 left.unlink(missing_ok=True)
             if finished := state["seconds"] is not None:
                 self.parts.remove()  # killed just then, it could not
+                self._stored()
             return finished
         if other := next((path.name for path in sorted(self.out.iterdir()) if not path.name.startswith(".")), None):
             raise UserError(f"{self.out} holds other files, {other}: choose a new folder")
@@ -284,8 +292,8 @@ class Job:
         write_json(self.out / SETTINGS, state)
         parts.remove()
 
-    def _show_anew(self) -> None:
-        """Of a finished job: write its latents in another form, and another picture, where they are asked for."""
+    def _stored(self) -> list[Path]:
+        """The files of latents in a finished folder; refuses one that lacks what can't be made again."""
         stored = [path for form in FORMS if (path := self.out / f"latents.{form}").exists()]
         missing = [name for name in (ERRORS, LINES) if not (self.out / name).exists()]
         missing += [] if stored else [self.latents.name]
@@ -293,6 +301,11 @@ class Job:
             raise UserError(
                 f"{self.out} was finished, but lacks {' and '.join(missing)}: put back what is missing, or choose a new folder"
             )
+        return stored
+
+    def _show_anew(self) -> None:
+        """Of a finished job: write its latents in another form, and another picture, where they are asked for."""
+        stored = self._stored()
         if self.latents not in stored:
             names, size = arrays_in(stored[0]), self.manner.batch_size
             for number in range(self.parts.count):
@@ -330,6 +343,7 @@ def invert_images(
     manner: Manner | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
     quiet: bool = True,
+    begun: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Find latents from which a run's generator draws these images, and write them, or go on with what was begun in `out`.
 
@@ -337,6 +351,7 @@ def invert_images(
         out: a new or empty folder, or one where the same inversion was begun.
         thresholds: errors below which the summary counts images.
         quiet: show no progress.
+        begun: called before the work, when nothing was refused.
 
     Returns:
         The summary, as summary.json has it: "count"; "mse", over images in [-1, 1], its mean, median and largest;
@@ -347,7 +362,7 @@ def invert_images(
         DataError: an image file has changed or went away. What was finished stays.
     """
     job = Job(run, targets, out, manner)
-    job.work(quiet)
+    job.work(quiet, begun)
     summary = job.summary(thresholds)
     write_json(job.out / SUMMARY, summary)
     return summary

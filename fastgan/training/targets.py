@@ -157,7 +157,7 @@ def labels_of(run: Run, targets: Targets, asked: str | None) -> np.ndarray | str
         int64 (N,), "search", or None for a run without classes.
 
     Raises:
-        UserError: the run has no classes, or not this one; a folder names none.
+        UserError: the run has no classes, or not this one; a folder names none, or there are no class folders.
     """
     classes = run.config.network.classes
     if not classes:
@@ -182,6 +182,8 @@ def _of_folders(run: Run, targets: Targets) -> np.ndarray:
     names = targets.source.classes
     if targets.own:
         return np.array([_checked(run, label) for label in range(len(names))])
+    if names == ("all",):
+        raise UserError(f"{targets.where} has no class folders: give a class's number, or search")
     if all(name.isdecimal() for name in names):
         return np.array([_checked(run, int(name), f"class folder {name!r}: ") for name in names])
     data = run.config.data
