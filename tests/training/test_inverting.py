@@ -173,6 +173,14 @@ def test_how_results_are_shown_may_change(run, folder, tmp_path):
         assert not (tmp_path / name / "parts").exists()
 
 
+def test_numbers_beyond_the_images_ask_for_all_of_them(run, folder, tmp_path):
+    vast = Manner(inversion=QUICK.inversion, batch_size=10**20, pictured=10**20)
+    invert_images(run, Targets.of(run, folder), tmp_path / "vast", vast)
+    enough = Manner(inversion=QUICK.inversion, batch_size=14, pictured=14)
+    invert_images(run, Targets.of(run, folder), tmp_path / "enough", enough)
+    assert contents(tmp_path / "vast") == contents(tmp_path / "enough")
+
+
 def test_results_do_not_join_the_images(run, folder, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(folder)
