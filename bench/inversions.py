@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import invert
 from bench.experiments import OUT, RESULTS, main, say, trained, write
 from fastgan.data import open_source
-from fastgan.latent import Inversion, Prior, invert
-from fastgan.training import sample
+from fastgan.latent import Inversion
 from fastgan.training.anomaly import score_images
 from fastgan.training.inverting import Job, Manner, inversion
 from fastgan.training.run import Run
@@ -55,13 +55,11 @@ def recovered(run: Path, num: int = 256, settings: tuple[str, ...] = (), thresho
     """
     from fastgan.training import load_run
 
-    loaded, how = load_run(run), inversion(settings)
-    images = sample(loaded, num, seed=1000).to(loaded.device)
-    found = invert(loaded.ema_generator, images, prior=Prior.of(loaded.config.latent), settings=how)
-    errors = found.errors.float()
-    share, steps = (errors < threshold).float().mean().item(), found.steps.float().mean().item()
+    how = inversion(settings)
+    found = invert.recovered(load_run(run), num, how, threshold)
+    share, steps = found["share"], found["steps"]
     OUT.print(f"{share:.1%} of {num} below {threshold:g}: {how.optimiser}, {steps:.4g} iterations, {how.starts} starts")
-    row = {"share": share, "median": errors.median().item(), "largest": errors.max().item(), "steps": steps}
+    row = {name: found[name] for name in ("share", "median", "largest", "steps")}
     write(out / "inversion-recovered.json", {"num": num, "threshold": threshold, "settings": _told(how), **row})
 
 

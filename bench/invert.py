@@ -32,11 +32,14 @@ from bench.eager import check_written, plain
 from bench.step import Kind, Worker, median_ratio
 from fastgan.checked import UserError
 from fastgan.config import Config, override
+from fastgan.data import DISTRIBUTIONS
 from fastgan.draw import Draw
 from fastgan.latent import Inversion, Prior, invert
 from fastgan.networks import build
 from fastgan.presets import preset
-from fastgan.training import load_run
+from fastgan.training import load_run, sample
+from fastgan.training.coding import prior_of
+from fastgan.training.run import Run
 
 BATCHES = (1, 4, 16, 64, 256)
 AGAINST = 64
@@ -66,10 +69,12 @@ def main(
         recover: Images that the run's generator draws and that are inverted; 0 for none.
         json: Write the result here.
     """
-    config = load_run(run, "cpu").config if run else preset(name)
+    loaded = load_run(run, "cpu") if run else None
+    config = loaded.config if loaded else preset(name)
+    _check_images(config)
     result = measure(config, run, iterations, turns, turn_seconds)
-    if run and recover:
-        result["recovered"] = recovered(run, recover)
+    if loaded and recover:
+        result["recovered"] = recovered(loaded, recover)
     _show(result)
     if json is not None:
         json.write_text(formats.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -147,24 +152,40 @@ def published(generator: nn.Module, images: Tensor, labels: Tensor | None, dim: 
     return z.detach()
 
 
-def recovered(run: Path, count: int) -> dict:
-    """How many images of the run's own generator are found again from other latents, with the ordinary settings."""
-    loaded, settings = load_run(run, "cpu"), Inversion()
-    generator, prior, classes = loaded.ema_generator.eval(), Prior.of(loaded.config.latent), loaded.config.network.classes
-    labels = torch.arange(count) % classes if classes else None
-    with torch.no_grad():
-        images = generator(prior(Draw(1, "bench", 0, torch.arange(count))), *(() if labels is None else (labels,)))
+def recovered(run: Run, count: int, settings: Inversion | None = None, threshold: float = FOUND) -> dict:
+    """How many images of the run's own generator are found again from other latents.
+
+    Args:
+        run: class-conditional ones are given the classes that the images were drawn in.
+        count: of images.
+        threshold: mean squared error under which an image counts as found.
+
+    Raises:
+        UserError: the run draws points.
+    """
+    _check_images(run.config)
+    settings, classes = settings or Inversion(), run.config.network.classes
+    labels = (torch.arange(count) % classes).to(run.device) if classes else None  # as `sample` has them
+    images = sample(run, count, seed=1000).to(run.device)
     began = time.perf_counter()
-    found = invert(generator, images, labels, prior=prior, settings=settings)
+    found = invert(run.ema_generator, images, labels, prior=prior_of(run), settings=settings)
+    errors = found.errors.float()
     return {
         "images": count,
-        "share": (found.errors < FOUND).float().mean().item(),
-        "median_error": found.errors.median().item(),
-        "steps": settings.steps,
+        "threshold": threshold,
+        "share": (errors < threshold).float().mean().item(),
+        "median": errors.median().item(),
+        "largest": errors.max().item(),
+        "steps": found.steps.float().mean().item(),
         "starts": settings.starts,
         "optimiser": settings.optimiser,
         "seconds": time.perf_counter() - began,
     }
+
+
+def _check_images(config: Config) -> None:
+    if config.data.source in DISTRIBUTIONS:
+        raise UserError(f"{config.name} draws points: inversion is of images")
 
 
 def _show(result: dict) -> None:
@@ -181,7 +202,7 @@ def _show(result: dict) -> None:
     if found := result.get("recovered"):
         _OUT.print(
             f"{found['images']} images of the generator's own: {found['share']:.1%} found again with an error under {FOUND:g} "
-            f"(median {found['median_error']:.1e}) in {found['steps']} steps of {found['optimiser']}, "
+            f"(median {found['median']:.1e}) in {found['steps']:.4g} steps of {found['optimiser']}, "
             f"{found['starts']} start each, {found['seconds']:.0f} s"
         )
 

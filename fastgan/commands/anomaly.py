@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fastgan.checked import UserError
 from fastgan.commands.invert import manner_of, say_targets
 from fastgan.commands.options import Metavar, Settings
 from fastgan.commands.printing import OUT
@@ -21,6 +22,7 @@ def anomaly(
     anomalous: Annotated[str | None, Metavar(metavar="CLASS,...")] = None,
     steps: int | None = None,
     rate: float | None = None,
+    optimiser: Literal["lbfgs", "adam", "rmsprop"] | None = None,
     starts: int | None = None,
     nearest: int | None = None,
     seed: int = 0,
@@ -47,10 +49,11 @@ def anomaly(
             Where both are given, classes that neither names are scored but not judged.
         steps: Iterations of each start (default: 200).
         rate: Of Adam and RMSprop; of L-BFGS how far its first iteration moves (default: 0.1).
+        optimiser: lbfgs, adam, which wants 1,000 iterations, or rmsprop (default: lbfgs).
         starts: Latents from which each image is sought, the best one kept (default: 1).
         nearest: Start from the nearest of so many samples in the place of plain draws (default: 0, plain draws).
         seed: Of the starts.
-        invert_set: Further settings of the inversion, such as optimiser=rmsprop (docs/inversion.md).
+        invert_set: Further settings of the inversion, such as stop_error=0.001 (docs/inversion.md).
         labels: Of class-conditional runs: the number of a class for all images, folders (the class that a folder's name tells),
             or search (all are tried; the default, but for the run's own data, whose labels are known).
         on_bad_image: Refuse a folder with images that do not decode, or skip these.
@@ -60,13 +63,15 @@ def anomaly(
         checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the scores and the summary here as one JSON object.
     """
+    from fastgan.data.folder import counted
     from fastgan.training import load_run
     from fastgan.training.anomaly import score_images
     from fastgan.training.files import make_room_for, write_json
     from fastgan.training.targets import Targets
 
+    sides = {"normal": _names(normal, "--normal"), "anomalous": _names(anomalous, "--anomalous")}
     manner = manner_of(
-        {"steps": steps, "rate": rate, "starts": starts, "nearest": nearest, "seed": seed},
+        {"steps": steps, "rate": rate, "optimiser": optimiser, "starts": starts, "nearest": nearest, "seed": seed},
         invert_set,
         labels=labels,
         raw_weights=weights == "raw",
@@ -78,16 +83,14 @@ def anomaly(
     if json is not None:
         make_room_for(json)
     targets = Targets.of(loaded, images, on_bad_image, quiet=False)
-    say_targets(targets)
-    sides = {"normal": _names(normal), "anomalous": _names(anomalous)}
-    found = score_images(loaded, targets, out, manner, weight, **sides, quiet=False)
+    found = score_images(loaded, targets, out, manner, weight, **sides, quiet=False, begun=lambda: say_targets(targets))
     if found["auroc"] is None:
         score = found["score"]
         OUT.print(f"anomaly score: mean {score['mean']:.4g}, median {score['median']:.4g}")
     else:
         for side in ("normal", "anomalous"):
             of = found[side]
-            OUT.print(f"{side}: {of['count']} images, score {of['mean']:.4g} in the mean, median {of['median']:.4g}")
+            OUT.print(f"{side}: {counted(of['count'], 'image')}, score {of['mean']:.4g} in the mean, median {of['median']:.4g}")
         OUT.print(
             f"AUROC: {found['auroc']['score']:.3f} (pixels {found['auroc']['residual']:.3f}, "
             f"features {found['auroc']['features']:.3f}, mean squared error {found['auroc']['error']:.3f})"
@@ -95,10 +98,15 @@ def anomaly(
     worst = sorted(found["scores"], key=lambda row: row["score"], reverse=True)[:5]
     OUT.print("most anomalous: " + ", ".join(f"{row['file']} {row['score']:.4g}" for row in worst), markup=False)
     if out is not None:
-        OUT.print(f"{found['count']} images of round {loaded.round}, {found['seconds']:.1f} s -> {out}", markup=False)
+        OUT.print(
+            f"{counted(found['count'], 'image')} of round {loaded.round}, {found['seconds']:.1f} s -> {out}", markup=False
+        )
     if json is not None:
         write_json(json, found)
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",")] if text is not None else []
+def _names(text: str | None, option: str) -> list[str]:
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise UserError(f"{option} takes classes divided by commas, not {text!r}")
+    return names

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fastgan.checked import UserError
 from fastgan.commands.options import Metavar, Settings, assignments, numbers
 from fastgan.commands.printing import OUT
 
@@ -60,12 +61,15 @@ def invert(
         checkpoint: Which: newest, best (of runs with evaluation.best), or the number of a round.
         json: Write the summary here as one JSON object.
     """
+    from fastgan.data.folder import counted
     from fastgan.training import load_run
     from fastgan.training.files import make_room_for, write_json
     from fastgan.training.inverting import invert_images
     from fastgan.training.targets import Targets
 
-    limits = numbers(thresholds, "--thresholds")
+    limits = sorted(set(numbers(thresholds, "--thresholds")))
+    if not all(0 < limit < float("inf") for limit in limits):
+        raise UserError(f"--thresholds takes numbers above 0, not {thresholds!r}")
     manner = manner_of(
         {"steps": steps, "rate": rate, "optimiser": optimiser, "starts": starts, "nearest": nearest, "seed": seed},
         invert_set,
@@ -80,8 +84,7 @@ def invert(
     if json is not None:
         make_room_for(json)
     targets = Targets.of(loaded, images, on_bad_image, quiet=False)
-    say_targets(targets)
-    found = invert_images(loaded, targets, out, manner, limits, quiet=False)
+    found = invert_images(loaded, targets, out, manner, limits, quiet=False, begun=lambda: say_targets(targets))
     mse = found["mse"]
     OUT.print(f"mean squared error: mean {mse['mean']:.4g}, median {mse['median']:.4g}, largest {mse['largest']:.4g}")
     for limit, share in found["share_below"].items():
@@ -91,8 +94,11 @@ def invert(
         told = ", ".join(f"{name} {own['mean']:.4g}" for name, own in worst)
         OUT.print(f"worst classes by mean: {told}", markup=False)
     steps = found["steps"]
-    how = f"{found['starts']} {'start' if found['starts'] == 1 else 'starts'} of {steps['mean']:.4g} iterations each"
-    OUT.print(f"{found['count']} images of round {loaded.round}, {how}, {found['seconds']:.1f} s -> {out}", markup=False)
+    iterations = f"{steps['mean']:.4g} {'iteration' if steps['mean'] == 1 else 'iterations'}"
+    how = f"{counted(found['starts'], 'start')} of {iterations} each"
+    OUT.print(
+        f"{counted(found['count'], 'image')} of round {loaded.round}, {how}, {found['seconds']:.1f} s -> {out}", markup=False
+    )
     if json is not None:
         write_json(json, found)
 

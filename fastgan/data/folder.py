@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,19 @@ _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validat
 _NAMED = 3  # files that a sentence names before it counts the rest
 
 
-def open_folder(path: AnyPath | None, split: str, *, on_bad_image: str = "refuse", quiet: bool = False) -> Source:
+class Options(NamedTuple):
+    """What sentences about a mistake call the options that mend it."""
+
+    path: str = "data.path"
+    skip: str = "data.on_bad_image=skip"
+
+
+IN_CONFIG = Options()
+
+
+def open_folder(
+    path: AnyPath | None, split: str, *, on_bad_image: str = "refuse", quiet: bool = False, options: Options = IN_CONFIG
+) -> Source:
     """Open a folder of images; scans it the first time.
 
     Args:
@@ -34,21 +47,22 @@ def open_folder(path: AnyPath | None, split: str, *, on_bad_image: str = "refuse
         split: "train" or "all", which are the same here.
         on_bad_image: what to do about files that do not decode: "refuse", or "skip" them and say so in `Source.notes`.
         quiet: print no progress.
+        options: what the user calls the first two.
 
     Raises:
         DataError: there is no such folder, it holds no images, does not look like a data set, or holds images that do not
             decode and are not to be skipped.
     """
     if path is None:
-        raise DataError("the source 'folder' needs the path of a folder: set data.path")
+        raise DataError(f"the source 'folder' needs the path of a folder: set {options.path}")
     if split == "held-out":
         raise DataError(f"{path} has no held-out split: give the folder of the held-out images as the path")
     root = Path(path).expanduser()
-    names, notes = _list(root)
+    names, notes = _list(root, options)
     found = scan(root, names, quiet)
     bad = found.records["kind"] == BAD
     if bad.any():
-        notes.append(_about_bad(root, found, on_bad_image))
+        notes.append(_about_bad(root, found, on_bad_image, options))
     return _source(root, found, np.flatnonzero(~bad), notes)
 
 
@@ -107,7 +121,7 @@ class _Files:
         return shown(os.path.join(self._root, self._names[index]))
 
 
-def _list(root: Path) -> tuple[list[str], list[str]]:
+def _list(root: Path, options: Options) -> tuple[list[str], list[str]]:
     """The names of all image files, sorted, and notes about what lies beside them."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder" if root.exists() else f"{root} does not exist")
@@ -129,7 +143,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
         parents = sorted({name.partition("/")[0] for name in nested})
         raise DataError(
             f"{shown(root)} looks like the folder above a data set: images lie two folders down, in {some(nested)}; "
-            f"set data.path to {' or '.join(shown(root / parent) for parent in parents[:_NAMED])}"
+            f"set {options.path} to {' or '.join(shown(root / parent) for parent in parents[:_NAMED])}"
         )
     if not names:
         kinds = f"; {len(unread)} files are of kinds that are not read, such as {shown(unread[0])}" if unread else ""
@@ -137,7 +151,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
     if files and len(files) < len(names):
         raise DataError(
             f"{shown(root)} holds {len(files)} images beside class folders that hold {len(names) - len(files)}: "
-            "move them into a class folder, or set data.path to one class"
+            f"move them into a class folder, or set {options.path} to one class"
         )
 
     notes = []
@@ -147,7 +161,7 @@ def _list(root: Path) -> tuple[list[str], list[str]]:
         notes.append(about_unread(unread))
     classes = sorted({name.partition("/")[0] for name in names}) if not files else []
     if classes and all(name.lower() in _SPLIT_NAMES for name in classes):
-        notes.append(f"the classes are called {some(classes)}: if these are splits, set data.path to one")
+        notes.append(f"the classes are called {some(classes)}: if these are splits, set {options.path} to one")
     return sorted(names), notes
 
 
@@ -174,14 +188,12 @@ def _holds_images(folder: Path) -> bool:
     return bool(files) or any(_entries(folder / name)[0] for name in folders)
 
 
-def _about_bad(root: Path, found: Scan, on_bad_image: str) -> str:
+def _about_bad(root: Path, found: Scan, on_bad_image: str, options: Options) -> str:
     """The note about images that are skipped."""
     reasons = [f"{shown(name)} ({reason})" for name, reason in found.reasons.items()]
     count = f"{len(reasons)} of {len(found.names)} images do not decode"
     if on_bad_image == "refuse":
-        raise DataError(
-            f"{shown(root)}: {count}: {some(reasons)}; mend or remove them, or leave them out with data.on_bad_image=skip"
-        )
+        raise DataError(f"{shown(root)}: {count}: {some(reasons)}; mend or remove them, or leave them out with {options.skip}")
     return f"{count} and are skipped: {some(reasons)}"
 
 

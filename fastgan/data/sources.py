@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastgan.data.folder import ON_BAD_IMAGE, open_folder
+from fastgan.data.folder import IN_CONFIG, ON_BAD_IMAGE, Options, open_folder
 from fastgan.data.published import PUBLISHED
 from fastgan.data.shards import is_packed, open_shards
 from fastgan.data.source import SPLITS, AnyPath, DataError, Source, first_line, in_memory
@@ -35,6 +35,7 @@ def open_source(
     *,
     on_bad_image: str = "refuse",
     quiet: bool = False,
+    options: Options = IN_CONFIG,
 ) -> Source:
     """Open a source by its name.
 
@@ -44,6 +45,7 @@ def open_source(
         split: "train", "held-out" or "all".
         on_bad_image: "refuse" a folder that holds images which do not decode, or "skip" these.
         quiet: print no progress of a folder's scan.
+        options: what the user calls `path` and `on_bad_image`, for sentences about a folder.
 
     Raises:
         DataError: an unknown name or split, a split that the source lacks, a missing or needless path, or a file that holds
@@ -58,7 +60,7 @@ def open_source(
     if name == "folder" and path is not None and is_packed(Path(path).expanduser()):
         return open_shards(path, split)
     if name == "folder":  # the one whose images may be bad
-        return open_folder(path, split, on_bad_image=on_bad_image, quiet=quiet)
+        return open_folder(path, split, on_bad_image=on_bad_image, quiet=quiet, options=options)
     return SOURCES[name](path, split)
 
 

@@ -48,6 +48,7 @@ def score_images(
     normal: Sequence[str] = (),
     anomalous: Sequence[str] = (),
     quiet: bool = True,
+    begun: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Score images by how badly a run knows them.
 
@@ -58,6 +59,7 @@ def score_images(
             others are its opposite; with both, others are not judged. With none, folders called by `NORMAL` or `ANOMALOUS`
             tell.
         quiet: show no progress.
+        begun: called before the work, when nothing was refused.
 
     Returns:
         "scores", a dict an image in their order; "auroc", the probability that an anomalous image scores above a normal one,
@@ -74,7 +76,7 @@ def score_images(
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out
         looks = {"discriminator": digest(run.discriminator)}
         job = Job(run, targets, folder, manner, _look(run), looks)
-        job.work(quiet)
+        job.work(quiet, begun)
         rows = [_scored(row, weight, truth) for row in job.rows()]
         summary = _summary(job, rows, truth, weight)
         if out is not None:

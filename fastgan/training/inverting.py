@@ -34,7 +34,7 @@ from fastgan.latent.inversion import Inversion, Inverted, invert
 from fastgan.progress import progress
 from fastgan.training.coding import prior_of
 from fastgan.training.files import make_room_for, write_json
-from fastgan.training.parts import FORMS, Parts, read_lines, take, write_csv, write_lines
+from fastgan.training.parts import FORMS, Parts, arrays_in, read_lines, take, write_csv, write_lines
 from fastgan.training.run import Run
 from fastgan.training.sampling import BATCH, MOST_COLUMNS, grid, write_image
 from fastgan.training.targets import Targets, labels_of
@@ -61,7 +61,7 @@ _Checked = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=CHEC
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How images are inverted: with run and images, all that the results depend on.
+    """How images are inverted: with run and images, all that the results depend on, and how they are shown.
 
     Raises:
         UserError: a number is out of range, or there is no such precision or form.
@@ -102,7 +102,8 @@ class Job:
         looks: what these depend on, beside the generator.
 
     Raises:
-        UserError: the labels are none of the run's, or its prior has no density where that is to have weight.
+        UserError: the labels are none of the run's, its prior has no density where that is to have weight, or `out` lies among
+            the images.
     """
 
     def __init__(
@@ -118,6 +119,10 @@ class Job:
         self.look, self.looks = look, dict(looks or {})
         if run.codes_images and self.manner.inversion.prior_weight:
             raise UserError(f"the run in {run.path} codes images: the density of its latents, for prior_weight, is not known")
+        if targets.folder is not None and self.out.resolve().is_relative_to(targets.folder.resolve()):
+            raise UserError(
+                f"{out} lies in {targets.folder}, whose images these are, and would join them: choose a folder elsewhere"
+            )
         self.labels = labels_of(run, targets, self.manner.labels)
         self.precision = resolve_precision(self.manner.precision, run.device)
         self.generator = run.generator if self.manner.raw_weights else run.ema_generator
@@ -129,21 +134,31 @@ class Job:
         return prior_of(self.run)
 
     def identity(self) -> dict[str, Any]:
-        """What the results depend on."""
+        """What the results depend on, whatever they are written as."""
         labels = self.labels if self.labels is None or isinstance(self.labels, str) else _digest(self.labels.astype("<i8"))
         manner = dataclasses.asdict(self.manner) | {"labels": labels, "precision": self.precision}
+        manner = {name: value for name, value in manner.items() if name not in ("form", "pictured")}
         what = {"generator": digest(self.generator), "images": self.targets.source.fingerprint}
         return json.loads(json.dumps({**what, **self.looks, **self.targets.settings, **manner}))
 
-    def work(self, quiet: bool = True) -> None:
-        """Do the batches that are missing, and join all; nothing where that was done before.
+    def work(self, quiet: bool = True, begun: Callable[[], None] | None = None) -> None:
+        """Do the batches that are missing, and join all; where that was done before, write what is asked for in another form.
+
+        Args:
+            quiet: show no progress.
+            begun: called before the work, when nothing was refused.
 
         Raises:
-            UserError: the folder can't be written, or holds other files or other results.
+            UserError: the folder can't be written, holds other files or other results, or lacks some that were finished; or
+                nothing finite is found for an image.
             DataError: an image file has changed or went away. What was finished stays.
         """
         identity = self.identity()
-        if self._begin(identity):
+        finished = self._begin(identity)
+        if begun is not None:
+            begun()
+        if finished:
+            self._show_anew()
             return
         size, count, done = self.manner.batch_size, len(self.targets), self.parts.done()
         first = min(done * size, count)
@@ -223,10 +238,11 @@ class Job:
                 left.unlink(missing_ok=True)
             if finished := state["seconds"] is not None:
                 self.parts.remove()  # killed just then, it could not
+                self._stored()
             return finished
         if other := next((path.name for path in sorted(self.out.iterdir()) if not path.name.startswith(".")), None):
             raise UserError(f"{self.out} holds other files, {other}: choose a new folder")
-        write_json(self.out / SETTINGS, {"settings": identity, "seconds": None})
+        write_json(self.out / SETTINGS, {"settings": identity, "seconds": None, "pictured": 0})
         return False
 
     def _batch(self, first: int, images: Tensor, tell: Callable[[float], None]) -> dict[str, np.ndarray]:
@@ -248,6 +264,12 @@ class Job:
                 numbers=numbers,
                 progress=tell,
             )
+            if not bool(found.errors.isfinite().all()):
+                number = first + int((~found.errors.isfinite()).nonzero()[0])
+                raise UserError(
+                    f"the generator of the run in {self.run.path} draws nothing finite for image {number} "
+                    f"({self.targets.name(number)}): take another checkpoint, or --precision fp32"
+                )
             columns = self.look(images, found) if self.look is not None else {}
         columns = {"latents": found.latents.float(), "errors": found.errors.float(), **columns}
         columns |= {"steps": found.steps.long(), "converged": found.converged.bool()}
@@ -266,8 +288,35 @@ class Job:
         if self.manner.pictured:
             self._picture()
         seconds = float(sum(part.sum() for part in parts.column("seconds")))
-        write_json(self.out / SETTINGS, {"settings": identity, "seconds": round(seconds, 3)})
+        state = {"settings": identity, "seconds": round(seconds, 3), "pictured": self.manner.pictured}
+        write_json(self.out / SETTINGS, state)
         parts.remove()
+
+    def _stored(self) -> list[Path]:
+        """The files of latents in a finished folder; refuses one that lacks what can't be made again."""
+        stored = [path for form in FORMS if (path := self.out / f"latents.{form}").exists()]
+        missing = [name for name in (ERRORS, LINES) if not (self.out / name).exists()]
+        missing += [] if stored else [self.latents.name]
+        if missing:
+            raise UserError(
+                f"{self.out} was finished, but lacks {' and '.join(missing)}: put back what is missing, or choose a new folder"
+            )
+        return stored
+
+    def _show_anew(self) -> None:
+        """Of a finished job: write its latents in another form, and another picture, where they are asked for."""
+        stored = self._stored()
+        if self.latents not in stored:
+            names, size = arrays_in(stored[0]), self.manner.batch_size
+            for number in range(self.parts.count):
+                rows = range(number * size, min((number + 1) * size, len(self.targets)))
+                self.parts.write(number, {name: take(stored[0], name, rows) for name in names})
+            FORMS[self.manner.form](self.latents, self.parts, names)
+            self.parts.remove()
+        state = _state(self.out)
+        if self.manner.pictured and (self.manner.pictured != state["pictured"] or not (self.out / PICTURE).exists()):
+            self._picture()
+            write_json(self.out / SETTINGS, state | {"pictured": self.manner.pictured})
 
     def _table(self, further: Sequence[str]) -> Iterator[list[Any]]:
         number = 0
@@ -294,6 +343,7 @@ def invert_images(
     manner: Manner | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
     quiet: bool = True,
+    begun: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Find latents from which a run's generator draws these images, and write them, or go on with what was begun in `out`.
 
@@ -301,6 +351,7 @@ def invert_images(
         out: a new or empty folder, or one where the same inversion was begun.
         thresholds: errors below which the summary counts images.
         quiet: show no progress.
+        begun: called before the work, when nothing was refused.
 
     Returns:
         The summary, as summary.json has it: "count"; "mse", over images in [-1, 1], its mean, median and largest;
@@ -311,7 +362,7 @@ def invert_images(
         DataError: an image file has changed or went away. What was finished stays.
     """
     job = Job(run, targets, out, manner)
-    job.work(quiet)
+    job.work(quiet, begun)
     summary = job.summary(thresholds)
     write_json(job.out / SUMMARY, summary)
     return summary
@@ -342,7 +393,7 @@ def _state(out: Path) -> dict[str, Any]:
     try:
         state = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         _flat(state["settings"])
-        return {"settings": state["settings"], "seconds": state["seconds"]}
+        return {name: state[name] for name in ("settings", "seconds", "pictured")}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{out / SETTINGS} is damaged, or of something else: choose a new folder") from None
 
@@ -350,10 +401,13 @@ def _state(out: Path) -> dict[str, Any]:
 def _check_same(out: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:
     """Refuse a difference in what results depend on."""
     there, now = _flat(begun), _flat(asked)
-    for name in sorted(there.keys() | now.keys()):
+    told = {"generator": "another generator", "images": "other images", "labels": "other labels"}
+    told["discriminator"] = "another discriminator"
+    if "discriminator" not in there or "discriminator" not in now:  # of `anomaly`, and of no inversion
+        told["discriminator"] = "anomaly scores" if "discriminator" in there else "no anomaly scores"
+    for name in sorted(there.keys() | now.keys(), key=lambda name: (name not in told, name)):
         if there.get(name) == now.get(name):
             continue
-        told = {"generator": "another generator", "images": "other images", "labels": "other labels"}
         what = told.get(name) or f"{name} {there.get(name)!r} and not {now.get(name)!r}"
         raise UserError(f"the results in {out} were begun with {what}: repeat that command, or choose a new folder")
 

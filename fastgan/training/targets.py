@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastgan.checked import UserError, nearest
 from fastgan.data import DISTRIBUTIONS, Source, Stream, open_source
-from fastgan.data.folder import counted
+from fastgan.data.folder import Options, counted
 from fastgan.data.order import by_images
 from fastgan.training.run import Run
 
@@ -25,6 +25,7 @@ OWN = ("train", "held-out", "all")
 """Words that ask for a split of the run's own data; a folder of such a name is ./train."""
 ARRAYS = (".npz", ".npy")
 
+_OPTIONS = Options("--images", "--on-bad-image skip")
 _SEED = 0  # of the stream's order, which `_in_order` undoes
 _SHOWN = "the largest square in the middle"
 
@@ -37,11 +38,13 @@ class Targets:
         where: the folder, the file, or one of `OWN`.
         source: what holds them.
         settings: resolution, channels, crop and filter, as `Stream` takes them.
+        folder: whose files they are, where each is a file.
     """
 
     where: str
     source: Source
     settings: dict[str, Any]
+    folder: Path | None = None
 
     @classmethod
     def of(cls, run: Run, where: str | Path, on_bad_image: str = "refuse", quiet: bool = True) -> "Targets":
@@ -62,15 +65,15 @@ class Targets:
             raise UserError(f"the run in {run.path} draws points, not images")
         where = os.fspath(where)
         if where in OWN:
-            source = open_source(data.source, data.path, where, on_bad_image=on_bad_image, quiet=quiet)
+            kind, path, split = data.source, data.path, where
         else:
-            kind = "arrays" if where.lower().endswith(ARRAYS) else "folder"
-            source = open_source(kind, where, "all", on_bad_image=on_bad_image, quiet=quiet)
+            kind, path, split = "arrays" if where.lower().endswith(ARRAYS) else "folder", where, "all"
+        source = open_source(kind, path, split, on_bad_image=on_bad_image, quiet=quiet, options=_OPTIONS)
         if source.channels > data.channels:
             raise UserError(f"{where} holds images in colour, but the run in {run.path} draws grey ones")
         crop = "stretch" if data.crop == "stretch" else "centre"
         settings = {"resolution": data.resolution, "channels": data.channels, "crop": crop, "filter": data.filter}
-        return cls(where, source, settings)
+        return cls(where, source, settings, Path(path).expanduser() if source.name == "folder" else None)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -107,6 +110,7 @@ class Targets:
         numbers = np.asarray(numbers, dtype=np.int64)
         if not len(numbers):
             return
+        size = min(size, len(numbers))  # a stream fills its batches with the next epoch's
         stream = Stream(_in_order(self.source, numbers), batch_size=size, seed=_SEED, **self.settings)
         with contextlib.closing(stream):
             for first in range(0, len(numbers), size):
@@ -153,7 +157,7 @@ def labels_of(run: Run, targets: Targets, asked: str | None) -> np.ndarray | str
         int64 (N,), "search", or None for a run without classes.
 
     Raises:
-        UserError: the run has no classes, or not this one; a folder names none.
+        UserError: the run has no classes, or not this one; a folder names none, or there are no class folders.
     """
     classes = run.config.network.classes
     if not classes:
@@ -178,6 +182,8 @@ def _of_folders(run: Run, targets: Targets) -> np.ndarray:
     names = targets.source.classes
     if targets.own:
         return np.array([_checked(run, label) for label in range(len(names))])
+    if names == ("all",):
+        raise UserError(f"{targets.where} has no class folders: give a class's number, or search")
     if all(name.isdecimal() for name in names):
         return np.array([_checked(run, int(name), f"class folder {name!r}: ") for name in names])
     data = run.config.data

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TINY
+from toys import TINY, fresh_run
 
 from bench import experiments, inversions
+from bench.invert import main, recovered
+from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.presets import preset
 
@@ -68,3 +70,14 @@ def test_digits_in_a_file(tmp_path):
     spread = np.load(inversions.digits_file(tmp_path, "held-out", every=5))
     np.testing.assert_array_equal(spread["images"], whole["images"][[0, 71, 142, 213, 284]])
     assert len(np.load(inversions.digits_file(tmp_path, "train", first=16))["labels"]) == 16
+
+
+def test_images_of_a_conditional_run_are_recovered_and_points_refused(tmp_path):
+    run = experiments.trained("digits-cdcgan-qua", 0, tmp_path, "training.steps=2")
+    inversions.recovered(run.path, 4, ("steps=100",), out=tmp_path)
+    assert result_and_table("inversion-recovered", tmp_path)[0]["share"] > 0.7
+    points = fresh_run(tmp_path / "points", "grid25", "latent.dim=2")
+    with pytest.raises(UserError, match="grid25 draws points: inversion is of images"):
+        recovered(points, 4)
+    with pytest.raises(UserError, match="grid25 draws points: inversion is of images"):
+        main("grid25")

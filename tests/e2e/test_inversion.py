@@ -15,8 +15,8 @@ from fastgan.training.inverting import Manner
 @pytest.fixture
 def refused(fastgan):
     def run(*arguments):
-        code, _, said = fastgan(*arguments)
-        assert code == 2, said
+        code, out, said = fastgan(*arguments)
+        assert (code, out) == (2, ""), said
         assert said.startswith("fastgan: ")
         assert said.count("\n") == 1, said
         return said
@@ -67,7 +67,7 @@ def test_help_tells_the_defaults():
         assert f"(default: {usual.rate})" in command.__doc__
         assert f"the best one kept (default: {usual.starts})" in command.__doc__
         assert f"(default: {Manner().batch_size})" in command.__doc__
-    assert f"(default: {usual.optimiser})" in invert.__doc__
+        assert f"(default: {usual.optimiser})" in command.__doc__
 
 
 def test_invert_the_run_s_own_images(run_folder, fastgan, tmp_path):
@@ -108,7 +108,9 @@ def test_mistakes(run_folder, refused, photos, tmp_path, command):
     assert "in colour, but the run in" in line(images=tmp_path / "colour")
     assert "it takes no labels" in line(run_folder, photos, tmp_path / "out", "--labels", "3")
     assert "can't be written" in line(out=tmp_path / "file")
-    assert "holds other files, anomalous" in line(out=photos)
+    assert "whose images these are" in line(out=photos / "out")
+    assert not (photos / "out").exists()
+    assert f"set --images to {photos}" in line(images=photos.parent)
     assert "unknown field 'step': did you mean 'steps'" in line(run_folder, photos, tmp_path / "out", "--invert-set", "step=3")
     assert "rate must be above 0" in line(run_folder, photos, tmp_path / "out", "--rate", "-1")
     assert "no checkpoint of round 3" in line(run_folder, photos, tmp_path / "out", "--checkpoint", "3")
@@ -116,12 +118,36 @@ def test_mistakes(run_folder, refused, photos, tmp_path, command):
     assert not (tmp_path / "out").exists()
 
 
+def test_mistakes_in_lists(run_folder, refused, photos, tmp_path):
+    words = (run_folder, "--images", photos, "--out", tmp_path / "out", "--steps", 2)
+    for given in ("-1", "0.1,nan", "0.1,"):
+        assert "--thresholds takes numbers" in refused("invert", *words, "--thresholds", given)
+    assert "--normal takes classes divided by commas, not 'normal,'" in refused("anomaly", *words, "--normal", "normal,")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_is_one(run_folder, fastgan, photos, tmp_path):
+    (tmp_path / "one").mkdir()
+    (photos / "normal" / "000000.png").rename(tmp_path / "one" / "a.png")
+    words = (run_folder, "--images", tmp_path / "one", "--steps", 1)
+    code, out, said = fastgan("invert", *words, "--out", tmp_path / "out", "--thresholds", "0.1,1e-1,0.01")
+    assert code == 0, said
+    assert "1 image of round 4, 1 start of 1 iteration each" in out
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("below")] == ["below 0.01", "below 0.1"]
+    code, out, said = fastgan("anomaly", *words, "--out", tmp_path / "scored", "--optimiser", "adam")
+    assert code == 0, said
+    assert "1 image of round 4" in out
+    assert json.loads((tmp_path / "scored" / "settings.json").read_text())["settings"]["inversion"]["optimiser"] == "adam"
+
+
 @pytest.mark.parametrize("command", ["invert", "anomaly"])
 def test_damaged_images_are_named_and_refused_or_left_out(run_folder, fastgan, refused, photos, tmp_path, command):
     spoiled = photos / "normal" / "000003.png"
     spoiled.write_bytes(spoiled.read_bytes()[:60])
     words = (command, run_folder, "--images", photos, "--out", tmp_path / "out", "--steps", 2, "--json", tmp_path / "x.json")
-    assert "normal/000003.png" in refused(*words)
+    said = refused(*words)
+    assert "normal/000003.png" in said
+    assert said.endswith("leave them out with --on-bad-image skip\n")
     assert not (tmp_path / "out").exists()
     code, out, said = fastgan(*words, "--on-bad-image", "skip")
     assert code == 0, said
@@ -136,3 +162,5 @@ def test_other_settings_leave_what_was_finished(run_folder, fastgan, refused, ph
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert "begun with inversion.steps 2 and not 3" in refused(*words, "--steps", 3)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "latents.npz").unlink()
+    assert "was finished, but lacks latents.npz" in refused(*words, "--steps", 2)

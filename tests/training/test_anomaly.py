@@ -13,7 +13,7 @@ from fastgan import networks
 from fastgan.checked import UserError
 from fastgan.latent.inversion import Inverted
 from fastgan.training.anomaly import anomaly_parts, auroc, score_images, truth_of
-from fastgan.training.inverting import Manner, inversion
+from fastgan.training.inverting import Manner, inversion, invert_images
 from fastgan.training.sampling import write_image
 from fastgan.training.targets import Targets
 
@@ -95,6 +95,16 @@ def test_noise_is_an_anomaly_to_a_generator_that_can_not_draw_it(run, folder, tm
     again = score_images(run, Targets.of(run, folder), out, QUICK, weight=1.0)  # what was found is used again
     assert [row["score"] for row in again["scores"]] == [row["features"] for row in result["scores"]]
     assert again["seconds"] == result["seconds"]
+
+
+def test_scores_and_inversions_are_told_apart(run, folder, tmp_path):
+    quick, targets = Manner(inversion=inversion(["steps=2"])), Targets.of(run, folder)
+    invert_images(run, targets, tmp_path / "inverted", quick)
+    score_images(run, targets, tmp_path / "scored", quick)
+    with pytest.raises(UserError, match="inverted were begun with no anomaly scores: repeat that command"):
+        score_images(run, targets, tmp_path / "inverted", QUICK)
+    with pytest.raises(UserError, match="scored were begun with anomaly scores: repeat that command"):
+        invert_images(run, targets, tmp_path / "scored", QUICK)
 
 
 def test_without_a_folder_nothing_is_kept(run, folder, tmp_path):

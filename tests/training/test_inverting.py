@@ -125,6 +125,81 @@ def test_a_finished_folder_is_not_done_again(run, folder, tmp_path):
     assert times == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name != "summary.json"}
 
 
+def test_a_finished_folder_that_lacks_files_is_told_of(run, folder, tmp_path):
+    out = tmp_path / "out"
+    invert_images(run, Targets.of(run, folder), out, QUICK)
+    before = contents(out)
+    for lost, line in (
+        (("reconstructions.png",), None),  # drawn again from the latents
+        (("errors.csv",), "was finished, but lacks errors.csv: put back"),
+        (("errors.jsonl", "latents.npz"), r"lacks errors.jsonl and latents.npz"),
+    ):
+        for name in lost:
+            (out / name).unlink()
+        if line is None:
+            invert_images(run, Targets.of(run, folder), out, QUICK)
+        else:
+            with pytest.raises(UserError, match=line):
+                invert_images(run, Targets.of(run, folder), out, QUICK)
+            for name in lost:
+                (out / name).write_bytes(before[name])
+        assert contents(out) == before
+
+
+def test_a_damaged_part_is_done_again(run, folder, tmp_path):
+    class Stopped(Targets):
+        def batches(self, size, numbers):
+            yield from islice(super().batches(size, numbers), 2)
+            raise KeyboardInterrupt
+
+    targets, out = Targets.of(run, folder), tmp_path / "out"
+    invert_images(run, targets, tmp_path / "whole", QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        invert_images(run, Stopped(targets.where, targets.source, targets.settings), out, QUICK)
+    (out / "parts" / "00000001.npz").write_bytes(b"")
+    invert_images(run, targets, out, QUICK)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_how_results_are_shown_may_change(run, folder, tmp_path):
+    targets, other = Targets.of(run, folder), Manner(inversion=QUICK.inversion, batch_size=4, pictured=3, form="safetensors")
+    for name, first, second in (("a", QUICK, other), ("b", other, QUICK)):
+        invert_images(run, targets, tmp_path / name, first)
+        found = invert_images(run, targets, tmp_path / name, second)
+        invert_images(run, targets, tmp_path / f"{name}-whole", second)
+        assert found["files"]["latents"].endswith(second.form)
+        there, whole = contents(tmp_path / name), contents(tmp_path / f"{name}-whole")
+        assert whole == {name: there[name] for name in whole}
+        assert not (tmp_path / name / "parts").exists()
+
+
+def test_numbers_beyond_the_images_ask_for_all_of_them(run, folder, tmp_path):
+    vast = Manner(inversion=QUICK.inversion, batch_size=10**20, pictured=10**20)
+    invert_images(run, Targets.of(run, folder), tmp_path / "vast", vast)
+    enough = Manner(inversion=QUICK.inversion, batch_size=14, pictured=14)
+    invert_images(run, Targets.of(run, folder), tmp_path / "enough", enough)
+    assert contents(tmp_path / "vast") == contents(tmp_path / "enough")
+
+
+def test_results_do_not_join_the_images(run, folder, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for out in (folder / "a" / "out", "out", tmp_path / "link" / "out"):
+        with pytest.raises(UserError, match=r"whose images these are, and would join them: choose a folder elsewhere"):
+            Job(run, Targets.of(run, folder), out, QUICK)
+
+
+def test_a_generator_that_draws_nothing_finite(folder, tmp_path):
+    run = fresh_run(tmp_path / "run", "digits-sngan-qua")
+    with torch.no_grad():
+        next(run.ema_generator.parameters()).fill_(float("nan"))
+    for patience in (0, 2):
+        manner = Manner(inversion=inversion({"steps": 12, "patience": patience}))
+        with pytest.raises(UserError, match=r"draws nothing finite for image 0 \(a/00.png\): take another checkpoint"):
+            invert_images(run, Targets.of(run, folder), tmp_path / "out", manner)
+        (tmp_path / "out" / "settings.json").unlink()
+
+
 def test_other_settings_images_or_generators_are_refused(run, folder, tmp_path):
     out = tmp_path / "out"
     invert_images(run, Targets.of(run, folder), out, QUICK)
@@ -150,8 +225,8 @@ def test_folders_that_can_not_be_used(run, folder, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="can't be written"):
         invert_images(run, Targets.of(run, folder), tmp_path / "file", QUICK)
-    with pytest.raises(UserError, match=r"holds other files, a: choose a new folder"):
-        invert_images(run, Targets.of(run, folder), folder, QUICK)
+    with pytest.raises(UserError, match=r"holds other files, drawn: choose a new folder"):
+        invert_images(run, Targets.of(run, folder), tmp_path, QUICK)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "settings.json").write_text("{")
     with pytest.raises(UserError, match=r"settings\.json is damaged"):

@@ -1,5 +1,6 @@
 import csv
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -56,6 +57,25 @@ def test_what_is_done_ends_before_a_part_that_is_missing_or_damaged(parts):
     assert parts.done() == 0
     parts.remove()
     assert not parts.folder.exists()
+
+
+def test_a_part_with_a_flipped_byte_is_not_done_or_reads_as_before(parts):
+    path = parts.folder / "00000001.npz"
+    content, before, refused = path.read_bytes(), parts.read(1), 0
+    with zipfile.ZipFile(path) as whole:
+        members = range(0, whole.start_dir, 3)  # behind them lies the table of contents
+    for at in members:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        if parts.done() == 1:
+            refused += 1
+            continue
+        found = parts.read(1)  # the byte of a date, or of what else nobody reads
+        assert found.keys() == before.keys()
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, before[name])
+    assert refused > 0.8 * len(members)
+    path.write_bytes(b"")
+    assert parts.done() == 1
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):

@@ -62,6 +62,7 @@ def test_an_image_is_the_same_whichever_others_are_asked_for(run, folder):
         whole = targets.take(range(5))
         assert torch.equal(torch.cat(list(targets.batches(2, [1, 2, 3]))), whole[1:4])
         assert torch.equal(targets.take([3, 0]), whole[[3, 0]])
+        assert torch.equal(next(targets.batches(10**9, range(5))), whole)
         assert targets.take([]).shape == (0, 1, 16, 16)
 
 
@@ -110,7 +111,7 @@ def test_what_can_not_be_shown_is_refused(run, folder, tmp_path):
     with pytest.raises(UserError, match="draws points, not images"):
         Targets.of(points, folder)
     (folder / "1" / "3.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"3\.png"):
+    with pytest.raises(DataError, match=r"3\.png.* or leave them out with --on-bad-image skip"):
         Targets.of(run, folder)
     targets = Targets.of(run, folder, on_bad_image="skip")
     assert len(targets) == 4
@@ -151,6 +152,11 @@ def test_folders_are_called_as_the_run_s_classes_are(conditional, folder, tmp_pa
 def test_labels_that_are_none(conditional, folder, asked, line):
     with pytest.raises(UserError, match=line):
         labels_of(conditional, Targets.of(conditional, folder), asked)
+
+
+def test_labels_of_folders_that_are_not_there(conditional, folder):
+    with pytest.raises(UserError, match="photos/0 has no class folders: give a class's number, or search"):
+        labels_of(conditional, Targets.of(conditional, folder / "0"), "folders")
 
 
 def test_labels_of_folders_out_of_range_and_of_a_run_without_classes(run, conditional, folder):
