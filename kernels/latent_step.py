@@ -6,6 +6,8 @@
     step:      z = z - scales_0 momentum / (scales_1 sqrt(square) + eps)            (g in momentum's place where there is none)
     support:   z into [-bound, bound]
 
+The first `held` coordinates stay, and count in no |z|^2.
+
 With scales_0 = rate / (1 - beta1^k) and scales_1 = 1 / sqrt(1 - beta2^k) this is Adam's k-th step (Kingma and Ba, ICLR 2015,
 algorithm 1), with (rate, 1) and no momentum RMSprop (Tieleman and Hinton 2012), as torch has them.
 
@@ -48,6 +50,7 @@ def latent_step(
     eps: float = 1e-8,
     pull: float = 0.0,
     bound: float | None = None,
+    held: int = 0,
 ) -> None:
     """Moves each row of z against its gradient, in place. Nothing is differentiated, and nothing waits for the device.
 
@@ -63,20 +66,21 @@ def latent_step(
         eps: what is added to the root, above 0.
         pull: at least 0.
         bound: above 0; None for no bound.
+        held: leading columns that stay, 0 to D.
 
     Raises:
         ValueError: a number out of range, a wrong shape, type or layout.
     """
-    _check(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound)
+    _check(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound, held)
     arguments = (z, grad, square, scales, loss, best_loss, best_z, momentum)
-    arguments += (float(beta1), float(beta2), float(eps), float(pull), bound)
+    arguments += (float(beta1), float(beta2), float(eps), float(pull), bound, held)
     if z.device.type == "cpu" and not taken():  # an operator's dispatch takes as long as a few of its operations
         _reference(*arguments)
     else:
         torch.ops.fastgan.latent_step(*arguments)
 
 
-def _check(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound) -> None:
+def _check(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound, held) -> None:
     if z.dim() != 2 or not z.is_floating_point() or not z.is_contiguous():
         raise ValueError(f"z must be a contiguous floating-point (B, D) tensor, not {z.dtype} {tuple(z.shape)}")
     real = torch.promote_types(z.dtype, torch.float32)
@@ -93,6 +97,8 @@ def _check(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, be
         raise ValueError(
             f"betas must be in [0, 1), eps and bound above 0, pull at least 0, not {(beta1, beta2)}, {eps}, {bound}, {pull}"
         )
+    if not 0 <= held <= z.shape[1]:
+        raise ValueError(f"held must be at least 0 and at most {z.shape[1]}, not {held}")
 
 
 def _reference(
@@ -109,10 +115,12 @@ def _reference(
     eps: float,
     pull: float,
     bound: float | None,
+    held: int,
 ) -> None:
     real = scales.dtype
     wide, g = z.to(real), grad.to(real)  # z itself but in half precision, where what is written below is a copy
-    total = loss + 0.5 * pull * wide.square().sum(1) if pull else loss
+    free = wide[:, held:]
+    total = loss + 0.5 * pull * free.square().sum(1) if pull else loss
     better = total < best_loss
     torch.where(better, total, best_loss, out=best_loss)
     torch.where(better[:, None], z, best_z, out=best_z)
@@ -120,22 +128,26 @@ def _reference(
         g = torch.add(g, wide, alpha=pull)
     v = square.to(real).mul_(beta2).addcmul_(g, g, value=1 - beta2)
     m = g if momentum is None else momentum.to(real).lerp_(g, 1 - beta1)
-    wide.sub_((m / v.sqrt().mul_(scales[1]).add_(eps)).mul_(scales[0]))
+    free.sub_((m / v.sqrt().mul_(scales[1]).add_(eps)).mul_(scales[0])[:, held:])
     if bound is not None:
-        wide.clamp_(-bound, bound)
+        free.clamp_(-bound, bound)
     for stored, new in ((z, wide), (square, v), (momentum, m)):
         if stored is not None and new is not stored:
             stored.copy_(new)
 
 
 @triton.jit
-def _squared(z_ptr, row, inside, REAL: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def _squared(
+    z_ptr, row, inside,
+    REAL: tl.constexpr, HELD: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     base = row[:, None] * COLUMNS
     column = tl.arange(0, BLOCK)[None, :]
     squares = tl.zeros((ROWS, BLOCK), REAL)
     for start in range(0, COLUMNS, BLOCK):
         at = base + (start + column)
-        z = tl.load(z_ptr + at, mask=inside[:, None] & (start + column < COLUMNS), other=0.0).to(REAL)
+        mask = inside[:, None] & (start + column >= HELD) & (start + column < COLUMNS)
+        z = tl.load(z_ptr + at, mask=mask, other=0.0).to(REAL)
         squares += z * z
     return tl.sum(squares, 1)
 
@@ -158,6 +170,7 @@ def latent_kernel(
     bound: tl.float64,
     PULLED: tl.constexpr,
     BOUNDED: tl.constexpr,
+    HELD: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -169,7 +182,7 @@ def latent_kernel(
     correction = tl.load(scales_ptr + 1)
     total = tl.load(loss_ptr + row, mask=inside, other=0.0)
     if PULLED:
-        total += tl.full((1,), 0.5 * pull, REAL) * _squared(z_ptr, row, inside, REAL, COLUMNS, ROWS, BLOCK)
+        total += tl.full((1,), 0.5 * pull, REAL) * _squared(z_ptr, row, inside, REAL, HELD, COLUMNS, ROWS, BLOCK)
     better = inside & (total < tl.load(best_loss_ptr + row, mask=inside, other=0.0))
 
     base = row[:, None] * COLUMNS
@@ -192,6 +205,8 @@ def latent_kernel(
         if BOUNDED:  # not tl.clamp: a NaN would come out as a bound
             limit = tl.full((1, 1), bound, REAL)
             moved = tl.where(moved < -limit, -limit, tl.where(moved > limit, limit, moved))
+        if HELD:
+            moved = tl.where(start + column < HELD, wide, moved)
         # Several warps may hold the same row and have each read its state: none may write before all have read.
         tl.debug_barrier()
         tl.store(best_z_ptr + at, z, mask=mask & better[:, None])
@@ -216,6 +231,7 @@ def _launch(
     eps: float,
     pull: float,
     bound: float | None,
+    held: int,
 ) -> None:
     if not z.numel():
         return
@@ -242,6 +258,7 @@ def _launch(
         warps=warps,
         PULLED=pull > 0,
         BOUNDED=bound is not None,
+        HELD=held,
         COLUMNS=z.shape[1],
         ROWS=rows,
         BLOCK=block,
@@ -293,9 +310,10 @@ def latent_step_reference(
     eps: float = 1e-8,
     pull: float = 0.0,
     bound: float | None = None,
+    held: int = 0,
 ) -> None:
     """`latent_step` in plain torch, without its checks."""
-    _reference(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound)
+    _reference(z, grad, square, scales, loss, best_loss, best_z, momentum, beta1, beta2, eps, pull, bound, held)
 
 
 _ALL = {"adam": True, "pull": 0.1, "bound": 1.0}
@@ -321,6 +339,7 @@ OPERATION = Operation(
         Example("RMSprop", (3, 7), options={"beta2": 0.99}),
         Example("everything", (5, 100), options=_ALL),
         Example("several blocks", (2, MAX_BLOCK + 1), options=_ALL),
+        Example("held", (3, 7), options=_ALL | {"held": 2}),
         Example("one", (1, 1), options={"bound": 0.5}),
         Example("empty", (0, 7), options=_ALL),
     ),

@@ -30,7 +30,7 @@ class Room:
     """Where latents may go."""
 
     pull: float = 0.0
-    """The loss has pull / 2 |z|^2 beside the error: beta / D of a normal prior."""
+    """The loss has pull / 2 |z|^2 beside the error: beta / D of a normal prior. Held coordinates don't count."""
     bound: float | None = None
     """Of every coordinate, in absolute value."""
     held: int = 0
@@ -38,7 +38,7 @@ class Room:
 
     def objective(self, losses: Tensor, z: Tensor) -> Tensor:
         """(B,) losses with the prior's share."""
-        return losses + 0.5 * self.pull * z.square().sum(1) if self.pull else losses
+        return losses + 0.5 * self.pull * z[:, self.held :].square().sum(1) if self.pull else losses
 
 
 class Adaptive:
@@ -53,8 +53,6 @@ class Adaptive:
         self.room, (self.beta1, self.beta2) = room, _BETAS[kind]
         zeros = {name: torch.zeros_like(z) for name in (("square", "momentum") if self.beta1 else ("square",))}
         self.state = {"z": z, **zeros, "best_z": z.clone(), "best_loss": torch.full_like(z[:, 0], torch.inf)}
-        if room.held:
-            self.state["held"] = z[:, : room.held].clone()
         self.scales = torch.tensor(scales, dtype=z.dtype, device=z.device).view(-1, 2)
         self.now = torch.zeros(1, dtype=torch.int64, device=z.device)  # on the device: a captured step must count too
 
@@ -65,9 +63,8 @@ class Adaptive:
         latent_step(
             z, grad.to(z.dtype), work["square"], scales, losses, work["best_loss"], work["best_z"],
             momentum=work.get("momentum"), beta1=self.beta1, beta2=self.beta2, eps=_EPS, pull=room.pull, bound=room.bound,
+            held=room.held,
         )  # fmt: skip
-        if room.held:
-            z[:, : room.held] = work["held"]
         self.now += 1
 
 

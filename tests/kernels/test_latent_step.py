@@ -49,6 +49,20 @@ def test_the_best_iterate_is_that_before_the_step(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_held_columns_stay_and_do_not_count(path):
+    """The others go as they would without them."""
+    given, grad = state(3, 7), torch.randn(3, 7, generator=torch.Generator().manual_seed(1)).double()
+    alone = {name: tensor[:, 2:].clone() if tensor.dim() == 2 else tensor.clone() for name, tensor in given.items()}
+    start, numbers = given["z"].clone(), {"scales": torch.tensor([0.1, 1.0]).double(), "loss": torch.ones(3).double()}
+    with through(path):
+        latent_step(grad=grad, **numbers, **given, pull=0.3, bound=0.4, held=2)
+        latent_step(grad=grad[:, 2:], **numbers, **alone, pull=0.3, bound=0.4)
+    assert torch.equal(given["z"][:, :2], start[:, :2])
+    assert torch.equal(given["z"][:, 2:], alone["z"])
+    torch.testing.assert_close(given["best_loss"], alone["best_loss"])
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_broken_gradient_is_seen(path):
     given = state(2, 3)
     grad = torch.tensor([[1.0, math.nan, 1.0], [1.0, 1.0, 1.0]]).double()
@@ -60,7 +74,7 @@ def test_a_broken_gradient_is_seen(path):
 def test_operator():
     given = state(2, 3)
     tensors = (given["z"], torch.ones(2, 3).double(), given["square"], torch.ones(2).double(), torch.ones(2).double())
-    arguments = (*tensors, given["best_loss"], given["best_z"], given["momentum"], 0.9, 0.999, 1e-8, 0.1, 1.0)
+    arguments = (*tensors, given["best_loss"], given["best_z"], given["momentum"], 0.9, 0.999, 1e-8, 0.1, 1.0, 0)
     torch.library.opcheck(torch.ops.fastgan.latent_step.default, arguments)
 
 
@@ -74,6 +88,7 @@ def test_operator():
         ({"loss": torch.ones(4).double()}, r"loss must be contiguous torch.float32 \(4,\)"),
         ({"beta2": 1.0}, r"betas must be in \[0, 1\)"),
         ({"bound": 0.0}, "eps and bound above 0"),
+        ({"held": 4}, "held must be at least 0 and at most 3, not 4"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):

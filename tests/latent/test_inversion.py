@@ -286,14 +286,39 @@ def test_a_latent_of_several_tensors(optimiser):
     torch.testing.assert_close(torch.cat([found.latents["style"], found.latents["noise"].flatten(1)], 1), plain.latents)
 
 
-def test_the_member_of_an_ensemble_stays_chosen():
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+def test_the_member_of_an_ensemble_stays_chosen(optimiser):
     generators = [stranger(seed=seed).eval() for seed in (3, 4)]
     ensemble = Ensemble(generators).double()
     images = drawn(generators[1], 4)
-    found = invert(ensemble, images, dim=5, steps=80, starts=6, prior_weight=1e-6)
+    found = invert(ensemble, images, dim=5, steps=80, starts=6, prior_weight=1e-6, optimiser=optimiser)
     assert (ensemble.member_of(found.latents) == 1).all()
     first = Prior(5)(Draw(0, "inversion/start", 0, torch.arange(4) * 6 + found.starts)).double()[:, :1]
     assert torch.equal(found.latents[:, :1], first)
+    pulled = invert(ensemble, images, dim=5, steps=20, prior_weight=0.3, optimiser=optimiser)
+    penalty = 0.3 / 5 / 2 * pulled.latents[:, 1:].square().sum(1)  # whatever the coordinate that chooses
+    torch.testing.assert_close(pulled.losses, pulled.errors + penalty)
+
+
+def test_folding_is_judged_by_every_member_of_an_ensemble():
+    """One looks at what is between its layer and the norm."""
+
+    class Tapped(nn.Sequential):
+        def forward(self, z):
+            y = self[0][0](z)
+            return (self[0][1](y) + y).view(-1, 2, 3, 5)
+
+    torch.manual_seed(2)
+    members = [kind(nn.Sequential(nn.Linear(4, 30), nn.BatchNorm1d(30))) for kind in (Tapped, Tapped)]
+    members[0] = nn.Sequential(members[0][0], nn.Unflatten(1, (2, 3, 5)))
+    for member in members:
+        nn.init.uniform_(next(m for m in member.modules() if isinstance(m, nn.BatchNorm1d)).running_var, 2, 3)
+    ensemble, images = Ensemble(members).double().eval(), torch.zeros(6, 2, 3, 5).double()
+    for number in range(4):  # the first image's first start chooses one or the other
+        numbers = torch.arange(number, number + 6)
+        found = invert(ensemble, images, dim=5, steps=0, numbers=numbers)
+        with torch.no_grad():
+            torch.testing.assert_close(found.reconstructions, ensemble(found.latents))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
