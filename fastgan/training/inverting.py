@@ -16,6 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +151,7 @@ class Job:
 
         Raises:
             UserError: the folder can't be written, holds other files or other results, or lacks some that were finished; or
-                nothing finite is found for an image.
+                nothing finite is found for an image, or the search does not fit into memory.
             DataError: an image file has changed or went away. What was finished stays.
         """
         identity = self.identity()
@@ -253,7 +254,7 @@ class Job:
         if isinstance(labels, np.ndarray):
             labels = torch.from_numpy(labels[first : first + len(images)]).to(device)
         images = images.to(device)
-        with self.autocast():
+        with _fitting(), self.autocast():
             found = invert(
                 self.generator,
                 images,
@@ -366,6 +367,20 @@ def invert_images(
     summary = job.summary(thresholds)
     write_json(job.out / SUMMARY, summary)
     return summary
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Memory that was asked for and is not there, in one line."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "allocate" not in str(error):  # torch's own error for CUDA alone
+            raise
+        line = str(error).splitlines()[0]
+        raise UserError(
+            f"the search does not fit into memory, take less of --batch-size, --starts or --nearest: {line}"
+        ) from None
 
 
 def pairs(originals: Tensor, reconstructions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from toys import fresh_run
 import fastgan
 from fastgan.checked import UserError
 from fastgan.data import DataError
-from fastgan.training.inverting import Job, Manner, digest, inversion, invert_images, pairs
+from fastgan.training.inverting import Job, Manner, _fitting, digest, inversion, invert_images, pairs
 from fastgan.training.parts import Parts
 from fastgan.training.sampling import write_image
 from fastgan.training.targets import Targets
@@ -179,6 +179,17 @@ def test_numbers_beyond_the_images_ask_for_all_of_them(run, folder, tmp_path):
     enough = Manner(inversion=QUICK.inversion, batch_size=14, pictured=14)
     invert_images(run, Targets.of(run, folder), tmp_path / "enough", enough)
     assert contents(tmp_path / "vast") == contents(tmp_path / "enough")
+
+
+def test_a_search_that_does_not_fit_into_memory():
+    with (
+        pytest.raises(UserError, match=r"take less of --batch-size, --starts or --nearest: .*can't allocate memory") as told,
+        _fitting(),
+    ):
+        torch.empty(2**50)
+    assert "\n" not in str(told.value)
+    with pytest.raises(RuntimeError, match="must match"), _fitting():
+        torch.ones(2) + torch.ones(3)
 
 
 def test_results_do_not_join_the_images(run, folder, tmp_path, monkeypatch):
