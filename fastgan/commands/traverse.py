@@ -55,7 +55,7 @@ def traverse(
         images: Walks through codes begin at images of this folder, in the place of the run's data.
         split: Of the run's data, where they begin: train, held-out or all (default: train).
         attributes: A table of the training images' attributes, a CSV file or CelebA's (default: their classes).
-        attribute: Which to walk along, names divided by commas (default: all).
+        attribute: Which to walk along, names divided by commas (default: all that vary).
         directions: How they are found: means (of codes with and without the attribute) or least-squares.
         reach: How far a walk goes to either side, in directions.
         precision: What networks compute in, fp32 or bf16 (default: the run's).

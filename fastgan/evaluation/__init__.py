@@ -1,6 +1,6 @@
 """How good the samples are: feature statistics, metrics and their reports. Judges streams of images; knows no run."""
 
-from .autoencoding import fine_share, gradient_energy, mean_error, rank_correlation, sharpness, structure_kept
+from .autoencoding import gradient_energy, mean_error, rank_correlation, sharpness, structure_kept
 from .by_class import AccuracyReport, IntraReport, classifier_accuracy_score, frechet_within_classes
 from .digits import (
     DigitsClassifier,
@@ -57,7 +57,6 @@ __all__ = [
     "diversity_within_classes",
     "entanglement",
     "fd_digits",
-    "fine_share",
     "frechet_distance",
     "frechet_within_classes",
     "good_samples",

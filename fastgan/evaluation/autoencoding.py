@@ -37,24 +37,6 @@ def sharpness(images: Tensor, real: Tensor) -> float:
     return gradient_energy(images) / of_real
 
 
-def fine_share(images: Tensor, cutoff: float = 0.5) -> float:
-    """The share of the images' power, without their means, that lies at frequencies above `cutoff` of the highest, in the
-    larger of the two directions; 0 for images of one colour each.
-
-    Args:
-        cutoff: above 0 and below 1; 0.5 asks what is lost at half the resolution.
-    """
-    if not 0 < cutoff < 1:
-        raise ValueError(f"cutoff should lie between 0 and 1, not {cutoff}")
-    pixels = images.detach().double() / 2
-    power = torch.fft.fft2(pixels).abs().square().sum((0, 1))
-    power[0, 0] = 0
-    rows, columns = (torch.fft.fftfreq(side, 0.5, dtype=power.dtype, device=power.device).abs() for side in power.shape)
-    fine = torch.maximum(rows[:, None], columns) > cutoff
-    total = power.sum() / pixels.numel()
-    return float(power[fine].sum() / power.sum()) if total > _FLAT else 0.0
-
-
 def mean_error(images: Tensor, others: Tensor) -> float:
     """Mean absolute difference of pixels in [0, 1].
 

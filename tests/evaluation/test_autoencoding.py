@@ -7,7 +7,6 @@ import torch
 from scipy.stats import spearmanr
 
 from fastgan.evaluation.autoencoding import (
-    fine_share,
     gradient_energy,
     mean_error,
     rank_correlation,
@@ -20,11 +19,6 @@ from fastgan.evaluation.autoencoding import (
 def board(side=8):
     """Pixels that alternate along both directions."""
     return (torch.arange(side)[:, None] + torch.arange(side)).remainder(2).mul(2).sub(1).float()[None, None]
-
-
-def waves(k, side=16):
-    """k waves along each row."""
-    return (2 * torch.pi * k * torch.arange(side) / side).cos().expand(1, 1, side, side)
 
 
 def test_gradient_energy_of_known_images():
@@ -43,16 +37,6 @@ def test_sharpness_falls_with_blur_and_not_with_brightness():
     assert sharpness(blurred, images) < 0.2
     with pytest.raises(ValueError, match="one colour"):
         sharpness(images, torch.zeros(2, 1, 8, 8))
-
-
-def test_fine_share_tells_waves_apart():
-    assert fine_share(waves(2)) == pytest.approx(0, abs=1e-12)
-    assert fine_share(waves(7)) == pytest.approx(1)
-    assert fine_share((waves(2) + waves(7)) / 2) == pytest.approx(0.5)
-    assert fine_share((waves(2) + waves(7)) / 2 + 0.4) == pytest.approx(0.5)
-    assert fine_share(torch.full((2, 1, 8, 8), 0.7)) == 0
-    with pytest.raises(ValueError, match="cutoff"):
-        fine_share(waves(2), 1.0)
 
 
 def test_errors_are_of_pixels_between_0_and_1():
