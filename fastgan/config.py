@@ -534,8 +534,8 @@ class Config:
 
 
 _OF_ADVERSARIAL = (
-    "objective", "objective_options", "latent", "terms", "augmentation", "network.classes", "network.ensemble",
-    "network.gradient_norm", "training.n_dis", "training.generator_batch", "training.merged",
+    "objective", "objective_options", "latent.refine_steps", "latent.pair", "terms", "augmentation", "network.classes",
+    "network.ensemble", "network.gradient_norm", "training.n_dis", "training.generator_batch", "training.merged",
 )  # fmt: skip
 
 

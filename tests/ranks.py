@@ -287,7 +287,7 @@ def assert_close(found: dict, expected: dict) -> None:
             if biggan and "generator" in path and path.endswith(("bias", "gamma")):
                 tolerance = 1e-3  # they began at 0, so all that they are is some steps of gradients that nearly cancel out
             if gaia and (("generator" in path and path.endswith("bias")) or path.startswith("/engines")):
-                tolerance = 3e-4  # the same: layer norm takes most of what a bias before it adds
+                tolerance = 2e-3  # the same; and a pixel that is drawn to its very value has a slope of either sign
             assert (found[path] - value).norm() <= tolerance * value.norm(), path
         elif path.endswith("/lr"):
             assert abs(found[path] - value) <= 1e-4 * value, path  # a game may set it by its losses

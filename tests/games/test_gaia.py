@@ -245,8 +245,8 @@ def test_presets_build_their_games():
     ("assignments", "said"),
     [
         (["terms.r1.gamma=1"], "terms has no meaning in a game gaia"),
-        (["latent.refine_steps=1"], "latent has no meaning in a game gaia"),
-        (["latent.dim=5"], "latent has no meaning"),
+        (["latent.refine_steps=1"], "latent.refine_steps has no meaning in a game gaia"),
+        (["latent.pair=hard"], "latent.pair has no meaning"),
         (["objective=wasserstein"], "objective has no meaning"),
         (["augmentation.policy=ada"], "augmentation has no meaning"),
         (["training.n_dis=2"], "training.n_dis has no meaning"),
@@ -264,7 +264,9 @@ def test_what_does_not_go_together_is_refused(assignments, said):
         override(preset("gaia-digits"), assignments)
 
 
-@pytest.mark.parametrize("assignment", ["gaia.structure=1", "gaia.mixtures=batch", "discriminator.rate=1e-3", "latent.dim=5"])
+@pytest.mark.parametrize(
+    "assignment", ["gaia.structure=1", "gaia.mixtures=batch", "discriminator.rate=1e-3", "latent.refine_steps=1"]
+)
 def test_an_autoencoder_alone_takes_nothing_that_it_does_not_use(assignment):
     with pytest.raises(UserError, match="has no meaning in a game autoencoder"):
         override(preset("digits-autoencoder"), [assignment])
