@@ -17,5 +17,6 @@ def presets() -> None:
         data = f"{config.data.source} {size}"
         network = f"{config.network.family} {config.network.width}"
         method = config.description + (" (default)" if name == DEFAULT else "")
-        table.add_row(name, data, config.objective, network, refinement, str(config.training.steps), method)
+        objective = config.objective if config.game == "adversarial" else "-"  # of scores
+        table.add_row(name, data, objective, network, refinement, str(config.training.steps), method)
     OUT.print(table)

@@ -457,7 +457,7 @@ _SUMMARY: dict[str, Callable[[Subject], str | None]] = {
     "preset": lambda subject: subject.config.name,
     "method": lambda subject: subject.config.description or None,
     "data": _data,
-    "objective": lambda subject: subject.config.objective,
+    "objective": lambda subject: subject.config.objective if subject.config.game == "adversarial" else subject.config.game,
     "networks": lambda subject: f"{subject.config.network.family}, width {subject.config.network.width}",
     "terms": lambda subject: ", ".join(subject.config.terms) or "none",
     "refinement in training": _refined,
