@@ -14,15 +14,18 @@ Four ways. Times are milliseconds on two cores of a CPU with AVX-512 BF16, cache
     product     patches of x as the rows of a matrix, copied in some 0.3 ms, and a matrix product; taps that lie in the padding
                 (on a 4x4 map a quarter to a third of the work) are left out by rows. In bf16, between wide small maps:
                 convolve 8x8 256 -> 4x4 512: 11.8 to 9.0; -> 4x4 256: 6.0 to 5.2; 4x4 256 -> 512, 3x3: 6.3 to 4.9;
-                correlate: 17.7 to 9.5, 9.3 to 5.9, 7.6 to 5.4. In fp32 torch's products run at half the rate of its
+                correlate: 17.7 to 9.5, 9.3 to 5.9, 7.6 to 5.4, and from fewer channels on (one core, batch 320, 8x8 64 -> 4x4
+                64: 2.6 to 1.8; 4x4 64 -> 128, 3x3: 2.5 to 1.6). In fp32 torch's products run at half the rate of its
                 convolutions on this processor; as a convolution of one tap, adjoint 4x4 512 -> 8x8 256: 21.6 to 18.6.
     blocks      a 3x3 convolution onto few channels as a 4x4 one of stride 2 onto four times as many, one set for each pixel of
                 a 2x2 block: 16/9 of the work in four times the lanes. 32x32 64 -> 3: 5.8 to 3.4 in fp32, 3.1 to 2.0 in bf16.
-                A 7x7 one likewise as 8x8 of stride 2, or onto one channel as 10x10 of stride 4, where correlating goes so too.
-                One core, batch 64, bf16, 32x32 32 -> 1: convolve 7.5 to 1.4, correlate 9.6 to 3.2, adjoint of 1 -> 32 19.8 to
-                1.9.
+                A 7x7 one likewise as 8x8 of stride 2. Onto one channel in blocks of 4x4, where correlating goes so too: one
+                core, batch 64, bf16, 7x7 32x32 32 -> 1: convolve 7.5 to 1.4, correlate 9.6 to 3.2, adjoint of 1 -> 32 19.8 to
+                1.9; 3x3 16 -> 1: convolve 0.76 to 0.40, correlate 0.77 to 0.56, in fp32 1.30 to 0.53 and 1.09 to 0.52.
     halves      the adjoint of a 4x4 convolution with stride 2 and few channels below as that of a 2x2 one over 2x2 blocks of
-                pixels with four times as many. One core, batch 192, bf16, 16x16 16 -> 34x34 8: 5.4 to 1.5.
+                pixels with four times as many. One core, bf16, without padding, batch 192, 16x16 16 -> 34x34 8: 5.4 to 1.5;
+                with a padding of 1, batch 64, 16x16 16 -> 32x32 16: 1.1 to 0.6, 32 -> 1: 1.4 to 0.4, 32x32 64 -> 64x64 3: 6.8
+                to 2.1.
 """
 
 from collections.abc import Sequence
@@ -39,14 +42,14 @@ from .reduction import accumulator
 SMALL_MAP = 4 * 4
 """Pixels of the smaller map up to which, in bf16, a matrix product over patches is the faster way."""
 
-NARROW = 16
-"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves."""
-
-WIDE = 128 * 256
+WIDE, WIDE_CORRELATED = 128 * 256, 64 * 64
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
 
-FEW_CHANNELS, MANY_CHANNELS = 4, {3: 32, 7: 8}
-"""A convolution onto at most so few channels from at least so many, by the kernel, goes by blocks."""
+NARROW, NARROW_BF16 = 16, 32
+"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves."""
+
+FEW_CHANNELS, MANY_CHANNELS, MANY_ONTO_ONE = 4, {3: 32, 7: 8}, 8
+"""A convolution onto at most so few channels from at least so many, by the kernel (or onto one), goes by blocks."""
 
 
 _ONE_TAP = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
@@ -163,8 +166,8 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
         return product_convolve(y, _turned(w), 1, w.shape[2] - 1 - padding)
     if stride > 1 and y.dtype == torch.float32 and _is_small_and_wide(w.shape, y.shape[2:]):
         return product_adjoint(y, w, side, stride, padding)
-    if _by_halves(w.shape, stride, padding, side):
-        return halves_adjoint(y, w)
+    if _by_halves(y.dtype, w.shape, stride, padding, side):
+        return halves_adjoint(y, w, padding)
     if stride == 1 and w.shape[2] > 3 and w.shape[0] <= FEW_CHANNELS:  # 64 maps of 32x32, 1 -> 8: 5 ms to 1
         return functional.conv2d(y, _turned(w), None, 1, w.shape[2] - 1 - padding)
     rest = [size - ((small - 1) * stride - 2 * padding + w.shape[2]) for size, small in zip(side, y.shape[2:], strict=True)]
@@ -174,10 +177,10 @@ def adjoint(y: Tensor, w: Tensor, side: tuple[int, int], stride: int, padding: i
 def correlate(x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """(B, c, h, w), (B, o, h', w') -> (o, c, k, k). No gradient."""
     shape = y.shape[1], x.shape[1], kernel, kernel
-    if _by_product(x.dtype, shape, y.shape[2:]):
+    if _by_product(x.dtype, shape, y.shape[2:], WIDE_CORRELATED):
         return product_correlate(x, y, kernel, stride, padding)
-    size = _by_blocks(*shape[:3], stride, padding, y.shape[2:]) if kernel > 3 else 0
-    if size and not any(side % size for side in y.shape[2:]):
+    size = _by_blocks(*shape[:3], stride, padding, y.shape[2:])
+    if (size > 2 or (size and kernel > 3)) and not any(side % size for side in y.shape[2:]):
         return blocks_correlate(x, y, kernel, padding, size)
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # its layout becomes the result's
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
@@ -238,11 +241,14 @@ def blocks_convolve(x: Tensor, w: Tensor, padding: int = 1, size: int = 2) -> Te
     """`convolve` with stride 1, by blocks of `size` x `size` pixels; what the map lacks for whole blocks is even and is added
     around it."""
     out, channels, kernel = w.shape[:3]
-    of_block = w.new_zeros(out, size, size, kernel + size - 1, kernel + size - 1, channels)
-    taps = w.permute(0, 2, 3, 1)
-    for row in range(size):
-        for column in range(size):
-            of_block[:, row, column, row : row + kernel, column : column + kernel] = taps
+    wide = kernel + size - 1
+    of_block = w.new_zeros(out, size, size, wide, wide, channels)
+    # A pixel's taps lie as far down and right among the block's as the pixel does in the block.
+    image, down, right, *taps = of_block.stride()
+    of_pixels = of_block.as_strided(
+        (out, size, size, kernel, kernel, channels), (image, down + taps[0], right + taps[1], *taps)
+    )
+    of_pixels.copy_(w.permute(0, 2, 3, 1)[:, None, None])
     of_block = of_block.flatten(0, 2).permute(0, 3, 1, 2)
     height, width = _sides(x, kernel, 1, padding)
     above, left = (-side % size // 2 for side in (height, width))
@@ -271,8 +277,9 @@ def blocks_correlate(x: Tensor, y: Tensor, kernel: int, padding: int, size: int)
     return taps.to(x.dtype).contiguous().permute(0, 3, 1, 2)
 
 
-def halves_adjoint(y: Tensor, w: Tensor) -> Tensor:
-    """`adjoint` of a 4x4 convolution with stride 2 and no padding, as that of a 2x2 one over 2x2 blocks of pixels."""
+def halves_adjoint(y: Tensor, w: Tensor, padding: int) -> Tensor:
+    """`adjoint` of a 4x4 convolution with stride 2 and sides that are even with the padding, as that of a 2x2 one over 2x2
+    blocks of pixels; channels last."""
     out, channels = w.shape[:2]
     taps = w.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2))
     taps = taps.permute(0, 2, 4, 5, 1, 3).reshape(out, 4 * channels, 2, 2).contiguous(memory_format=torch.channels_last)
@@ -280,7 +287,9 @@ def halves_adjoint(y: Tensor, w: Tensor) -> Tensor:
     sides = 2 * blocks.shape[1], 2 * blocks.shape[2]
     x = torch.empty(len(y), channels, *sides, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
     x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(blocks.permute(0, 1, 3, 2, 4, 5))
-    return x
+    del blocks  # before the next copy
+    x = x[:, :, padding : sides[0] - padding, padding : sides[1] - padding]
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _turned(w: Tensor) -> Tensor:
@@ -315,32 +324,39 @@ def _has_own_way(
     out, channels, kernel = weight.shape[:3]
     by_blocks = _by_blocks(out, channels, kernel, stride, padding, small)
     by_blocks = by_blocks or _by_blocks(channels, out, kernel, stride, padding, large)
-    if _by_halves(weight.shape, stride, padding, large):
+    if by_blocks or _by_halves(dtype, weight.shape, stride, padding, large):
         return True
-    return bool(by_blocks) or (dtype in (torch.bfloat16, torch.float32) and _is_small_and_wide(weight.shape, small))
+    return _by_product(dtype, weight.shape, small, WIDE_CORRELATED) or (
+        dtype == torch.float32 and _is_small_and_wide(weight.shape, small)
+    )
 
 
-def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int]) -> bool:
-    return dtype == torch.bfloat16 and _is_small_and_wide(weight, side)
+def _by_product(dtype: torch.dtype, weight: Sequence[int], side: Sequence[int], wide: int = WIDE) -> bool:
+    return dtype == torch.bfloat16 and _is_small_and_wide(weight, side, wide)
 
 
-def _is_small_and_wide(weight: Sequence[int], side: Sequence[int]) -> bool:
-    wide = weight[0] * weight[1] >= WIDE and weight[2] > 1  # with one tap torch's is a matrix product already
-    return wide and side[0] * side[1] <= SMALL_MAP
+def _is_small_and_wide(weight: Sequence[int], side: Sequence[int], wide: int = WIDE) -> bool:
+    is_wide = weight[0] * weight[1] >= wide and weight[2] > 1  # with one tap torch's is a matrix product already
+    return is_wide and side[0] * side[1] <= SMALL_MAP
 
 
 def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, side: Sequence[int]) -> int:
     """The side of the blocks by which to convolve onto a map of this side; 0 for another way."""
-    if stride > 1 or kernel not in MANY_CHANNELS or not after <= FEW_CHANNELS < MANY_CHANNELS[kernel] <= before:
+    if stride > 1 or kernel not in MANY_CHANNELS or after > FEW_CHANNELS or (kernel == 3 and padding != 1):
         return 0
-    if kernel == 3:
-        return 2 if padding == 1 and not (side[0] % 2 or side[1] % 2) else 0
-    size = 4 if after == 1 else 2
-    return size if all(-n % size % 2 == 0 for n in side) else 0
+
+    def fits(size: int) -> bool:
+        rest = [-length % size for length in side]
+        return not any(rest) if kernel == 3 else all(more % 2 == 0 for more in rest)
+
+    if after == 1 and before >= MANY_ONTO_ONE and fits(4):
+        return 4
+    return 2 if before >= MANY_CHANNELS[kernel] and fits(2) else 0
 
 
-def _by_halves(weight: Sequence[int], stride: int, padding: int, side: Sequence[int]) -> bool:
-    return weight[1] <= NARROW and (weight[2], stride, padding) == (4, 2, 0) and not (side[0] % 2 or side[1] % 2)
+def _by_halves(dtype: torch.dtype, weight: Sequence[int], stride: int, padding: int, side: Sequence[int]) -> bool:
+    few = weight[1] <= (NARROW_BF16 if dtype == torch.bfloat16 else NARROW)
+    return few and (weight[2], stride) == (4, 2) and padding <= 1 and not (side[0] % 2 or side[1] % 2)
 
 
 def _sides(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int]:

@@ -41,6 +41,7 @@ def by_blocks(monkeypatch):
     """3x3 and 7x7 convolutions onto one or two channels from four or more go by blocks."""
     monkeypatch.setattr(convolution, "FEW_CHANNELS", 2)
     monkeypatch.setattr(convolution, "MANY_CHANNELS", {3: 4, 7: 4})
+    monkeypatch.setattr(convolution, "MANY_ONTO_ONE", 4)
 
 
 def tensors(batch, before, after, sides, kernel, dtype=torch.float64):
@@ -71,7 +72,7 @@ def test_products_are_convolutions(by_product, geometry, layout):
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 2), (4, 1), (1, 4), (2, 6)])
-@pytest.mark.parametrize("sides", [(2, 2), (6, 4)])
+@pytest.mark.parametrize("sides", [(2, 2), (6, 4), (8, 4)])
 def test_blocks_are_convolutions(by_blocks, before, after, sides):
     x, w = tensors(3, before, after, sides, 3)
     same(lambda x, w: conv2d(x, w, None, 1, 1), lambda x, w: functional.conv2d(x, w, None, 1, 1), (x, w))
@@ -92,11 +93,17 @@ def test_blocks_of_seven_are_convolutions(by_blocks, before, after, sides, paddi
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("sides", [(4, 4), (10, 6)])
-def test_halves_are_adjoints(sides, layout):
+@pytest.mark.parametrize("padding", [0, 1])
+def test_halves_are_adjoints(sides, layout, padding):
     x, w = (t.detach().contiguous(memory_format=layout).requires_grad_() for t in tensors(3, 5, 2, sides, 4))
     b = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    same(lambda *given: conv2d(*given, 2), lambda *given: functional.conv2d(*given, 2), (x, w, b))
-    assert torch.autograd.gradgradcheck(lambda *given: conv2d(*given, 2), (x[:1, :, :4, :4], w, b))
+    of = lambda convolve: lambda *given: convolve(*given, 2, padding)  # noqa: E731
+    same(of(conv2d), of(functional.conv2d), (x, w, b))
+    assert torch.autograd.gradgradcheck(of(conv2d), (x[:1, :, :4, :4], w, b))
+    y = torch.randn_like(functional.conv2d(x, w, None, 2, padding)).requires_grad_()
+    transposed = lambda convolve: lambda y, w: convolve(y, w, None, 2, padding)  # noqa: E731
+    same(transposed(conv_transpose2d), transposed(functional.conv_transpose2d), (y, w))
+    assert conv_transpose2d(y, w, None, 2, padding).is_contiguous(memory_format=torch.channels_last)
 
 
 def second_order_is_right():
@@ -126,7 +133,8 @@ def test_torchs_adjoint_reaches_every_pixel_of_an_input_that_the_stride_does_not
 @pytest.mark.parametrize("bias", [True, False])
 def test_half_precision_under_autocast(bias):
     """Published shapes that go by product and by blocks: within a rounding of bf16's 8 bits of the float64 result."""
-    for before, after, side, kernel, stride in ((128, 256, 8, 4, 2), (64, 3, 8, 3, 1), (16, 2, 12, 7, 1)):
+    shapes = ((128, 256, 8, 4, 2), (64, 64, 8, 4, 2), (16, 32, 16, 4, 2), (64, 3, 8, 3, 1), (16, 1, 8, 3, 1), (16, 2, 12, 7, 1))
+    for before, after, side, kernel, stride in shapes:
         x, w = (t.detach().float().requires_grad_() for t in tensors(2, before, after, (side, side), kernel))
         b = torch.randn(after, requires_grad=True) if bias else None
         with torch.autocast("cpu", torch.bfloat16):
@@ -150,17 +158,26 @@ def test_half_precision_under_autocast(bias):
         (True, torch.bfloat16, 256, 512, 4, 3, 1),
         (True, torch.bfloat16, 128, 256, 8, 4, 2),
         (False, torch.bfloat16, 256, 256, 16, 4, 2),
-        (False, torch.bfloat16, 64, 128, 8, 4, 2),
+        (True, torch.bfloat16, 64, 128, 8, 4, 2),
+        (False, torch.bfloat16, 64, 32, 8, 4, 2),
+        (False, torch.float32, 64, 128, 8, 4, 2),
+        (True, torch.float32, 16, 128, 32, 4, 2),
+        (True, torch.bfloat16, 32, 128, 32, 4, 2),
+        (False, torch.float32, 32, 128, 32, 4, 2),
         (True, torch.float32, 256, 256, 8, 4, 2),
         (True, torch.float32, 64, 3, 32, 3, 1),
         (True, torch.bfloat16, 3, 64, 32, 3, 1),
         (False, torch.float32, 64, 3, 31, 3, 1),
-        (False, torch.float32, 16, 1, 32, 3, 1),
+        (True, torch.float32, 16, 1, 32, 3, 1),
+        (False, torch.float32, 16, 1, 30, 3, 1),
+        (True, torch.float32, 32, 1, 30, 3, 1),
+        (False, torch.float32, 16, 2, 32, 3, 1),
         (False, torch.float32, 64, 3, 32, 4, 2),
     ],
 )
 def test_which_way_is_taken(expected, dtype, before, after, side, kernel, stride):
-    """By product: bf16, wide, onto small maps. By blocks: 3x3 between few channels and many, even sides."""
+    """By product: bf16, wide, onto small maps. By blocks: 3x3 between few channels and many, even sides. By halves: 4x4 with
+    stride 2 from few channels."""
     x, w = torch.empty(1, before, side, side, dtype=dtype), torch.empty(after, before, kernel, kernel, dtype=dtype)
     small = (side + 2 - kernel) // stride + 1
     assert convolution._has_own_way(x, w, dtype, (small, small), (side, side), stride, 1) is expected
