@@ -133,6 +133,14 @@ def flat(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """`x`, (B, C, h, w), in channels-last memory. One channel's memory is the same in both formats; there it is a view whose
+    strides say channels last: a 1x1 convolution asks them, and all that follows it would lie the other way."""
+    if x.shape[1] == 1:
+        return x.permute(0, 2, 3, 1).flatten(2).unsqueeze(3).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def as_laid_out(x: Tensor, weight: Tensor) -> Tensor:
     """`x` in the memory format of `weight`, both of four dimensions."""
     last = weight.is_contiguous(memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from fastgan.config import Config
-from fastgan.networks.layers import single_or_better
+from fastgan.networks.layers import channels_last, single_or_better
 
 START = 4
 """Side of the smallest maps."""
@@ -132,7 +132,7 @@ class Discriminator(nn.Module):
         self.embed = started(nn.Embedding(classes, width), classes * width) if classes else None
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.stages[0](self.map(x))
+        x = self.stages[0](self.map(channels_last(x)))
         for transition, blocks in zip(self.transitions, self.stages[1:], strict=True):
             x = blocks(transition(x))
         features = self.linear((x * self.basis).sum((2, 3)))

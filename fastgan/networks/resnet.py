@@ -34,6 +34,7 @@ from fastgan.networks.layers import (
     LinearMap,
     SNConv2d,
     SNLinear,
+    channels_last,
     iterate_spectral_norms,
     xavier,
 )
@@ -94,7 +95,7 @@ class Discriminator(nn.Module):
             _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.pool(self.blocks(x).relu())).squeeze(1).float()
+        return self.linear(self.pool(self.blocks(channels_last(x)).relu())).squeeze(1).float()
 
 
 class UpBlock(nn.Module):

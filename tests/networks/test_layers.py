@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from fastgan.judgement import holds_batch_statistics
 from fastgan.latent.frozen import frozen
-from fastgan.networks.layers import BatchNormAct, SNConv2d, SNLinear, iterate_spectral_norms
+from fastgan.networks.layers import BatchNormAct, SNConv2d, SNLinear, channels_last, iterate_spectral_norms
 
 
 @pytest.fixture(params=["linear", "convolution"])
@@ -180,3 +180,16 @@ def test_batch_norm_can_be_exported(channels_last, dtype):
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     program = torch.export.export(ours, (x,))
     torch.testing.assert_close(program.module()(x), ours(x))
+
+
+def test_channels_last_holds_for_one_channel_too():
+    """Both formats are one memory there, and a 1x1 convolution would answer in the other."""
+    weight = torch.randn(4, 1, 1, 1)
+    for channels in (1, 3):
+        x = torch.randn(2, channels, 6, 4)
+        assert torch.equal(channels_last(x), x)
+        assert channels_last(x).stride() == (24 * channels, 1, 4 * channels, channels)
+    y = torch.nn.functional.conv2d(channels_last(x[:, :1]), weight)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert not y.is_contiguous()
+    assert channels_last(torch.empty(0, 1, 6, 4)).shape == (0, 1, 6, 4)
