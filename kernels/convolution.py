@@ -281,8 +281,8 @@ def halves_adjoint(y: Tensor, w: Tensor, padding: int) -> Tensor:
     """`adjoint` of a 4x4 convolution with stride 2 and sides that are even with the padding, as that of a 2x2 one over 2x2
     blocks of pixels; channels last."""
     out, channels = w.shape[:2]
-    taps = w.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2))
-    taps = taps.permute(0, 2, 4, 5, 1, 3).reshape(out, 4 * channels, 2, 2).contiguous(memory_format=torch.channels_last)
+    taps = w.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2)).transpose(2, 3)  # block, then pixel in it
+    taps = taps.reshape(out, 2, 2, 4 * channels).permute(0, 3, 1, 2)
     blocks = functional.conv_transpose2d(y, taps).permute(0, 2, 3, 1).unflatten(3, (2, 2, channels))
     sides = 2 * blocks.shape[1], 2 * blocks.shape[2]
     x = torch.empty(len(y), channels, *sides, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
