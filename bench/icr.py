@@ -113,9 +113,12 @@ def sweep(
     seeds: Seeds = (0, 1),
     resolution: int = 16,
     rounds: int = 600,
+    settings: tuple[str, ...] = (),
+    name: str = "icr-sweep",
     num: int = 5000,
     runs: Path = RUNS,
     out: Path = RESULTS,
+    pictures: Path = IMAGES,
 ) -> None:
     """zCR of real digits by the weight of its generator half.
 
@@ -126,25 +129,30 @@ def sweep(
         seeds: Of training.
         resolution: Side of the images in pixels.
         rounds: Of training.
+        settings: Of all runs, "name=value".
+        name: Of the result and of the picture: the first seed's first samples, without zCR and by weight.
         num: Samples judged.
         runs: Where runs lie.
-        out: Folder of icr-sweep.json.
+        out: Folder of NAME.json.
+        pictures: Folder of NAME.png.
     """
-    rows = []
+    rows, shown = [], []
     found: dict[float | None, tuple[str, ...]] = {None: ()}
     for weight in weights:
         generator = (f"terms.zcr_diversity.weight={weight:g}", f"terms.zcr_diversity.noise={noise:g}")
         found[weight] = (f"terms.zcr.weight={discriminator:g}", f"terms.zcr.noise={noise:g}", *generator)
-    for weight, settings in found.items():
+    for weight, terms in found.items():
         for seed in seeds:
             size = f"data.resolution={resolution}", f"training.steps={rounds}"
-            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *settings, *size)
-            rows.append({"l_gen": weight, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
-            rows[-1]["apart"] = apart(sample(run, num))
+            run = trained("digits-sngan" if weight is None else "digits-zcr", seed, runs, *terms, *settings, *size)
+            images = sample(run, num)
+            rows.append({"l_gen": weight, "seed": seed} | judged(evaluate(run, METRICS, num=num)) | {"apart": apart(images)})
             say(rows[-1])
-    settings = {"noise": noise, "l_dis": discriminator, "resolution": resolution, "rounds": rounds}
-    settings |= {"apart_of_real": apart(_real(run, "train"))}
-    write(out / "icr-sweep.json", {"num": num, "seeds": seeds, **settings, "rows": rows})
+            shown += [images[: 2 * _COLUMNS]] if seed == seeds[0] else []
+    asked = {"noise": noise, "l_dis": discriminator, "resolution": resolution, "rounds": rounds, "settings": settings}
+    asked |= {"apart_of_real": apart(_real(run, "train"))}
+    write(out / f"{name}.json", {"num": num, "seeds": seeds, **asked, "rows": rows})
+    write_image(_columns(shown), pictures / f"{name}.png")
 
 
 def emoji(
