@@ -36,3 +36,8 @@ def like(x: Tensor, y: Tensor) -> Tensor:
 def is_channels_last(x: Tensor) -> bool:
     """Whether a (B, C, H, W) tensor lies channels last and not, as with one channel or one pixel, in both orders."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The order of the dimensions in which x lies: channels last where it is (`is_channels_last`), else contiguous."""
+    return torch.channels_last if x.dim() == 4 and is_channels_last(x) else torch.contiguous_format

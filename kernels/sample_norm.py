@@ -14,7 +14,8 @@ Arithmetic and sums are in float32 (float64 for float64) whatever the precision 
 type, and on the CPU layer norm once more before it is activated or added to. Autocast changes nothing: y has x's type.
 Variances are joined as `norm_act` joins them: from means and squared deviations, without cancellation.
 
-Only x is kept for the backward: ReLU's side is computed again (on the CPU y, which the next layer keeps anyway).
+Only x is kept for the backward: ReLU's side is computed again (on the CPU y, which the next layer keeps anyway). The
+kernels are in `sample_norm_kernels`.
 
 Bytes per element of x, e to the element; eager is F.instance_norm or F.layer_norm, then gain and bias by themselves where
 torch's has none of that shape, then relu or the sum:
@@ -29,29 +30,18 @@ torch's has none of that shape, then relu or the sum:
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from .launch import launch, taken
+from .activation import relu_, through_relu
+from .channels import check_parameters
+from .launch import taken
 from .layout import dense_rows, is_channels_last, like
-from .norm_act import (
-    _LINE,
-    _for_elements,
-    _for_sums,
-    _stride,
-    moments_kernel,
-    of_sample,
-    place,
-    relu_,
-    through_activation,
-    tile,
-)
 from .operation import Example, Operation
 from .operator import operator
-from .reduction import WARPS, accumulator
+from .reduction import accumulator
+from .sample_norm_kernels import empty_statistics, launch_backward, launch_forward
 
 OVER = ("pixels", "sample")
 ACTIVATIONS = ("none", "relu")
@@ -137,18 +127,7 @@ def _check(
             f"residual must be {x.dtype} {tuple(x.shape)} on {x.device}, not "
             f"{residual.dtype} {tuple(residual.shape)} on {residual.device}"
         )
-    for name, parameter in (("gain", gain), ("bias", bias)):
-        if parameter is None:
-            continue
-        if (
-            parameter.shape not in (x.shape[1:2], x.shape[:2])
-            or not parameter.is_floating_point()
-            or parameter.device != x.device
-        ):
-            raise ValueError(
-                f"{name} must be floating-point {tuple(x.shape[1:2])} or {tuple(x.shape[:2])} on {x.device}, not "
-                f"{parameter.dtype} {tuple(parameter.shape)} on {parameter.device}"
-            )
+    check_parameters(x, gain, bias)
 
 
 # --- The CPU's path --------------------------------------------------------------------------------------------------------
@@ -218,7 +197,7 @@ def _backward_cpu(
     gain = None if gain is None else _along(gain.to(real), axis)
     to_gains, to_biases = [], []
     for part in _parts(rows):
-        before = upstream[part] if kept is None else _through_relu(upstream[part], kept[part])
+        before = upstream[part] if kept is None else through_relu(upstream[part], kept[part])
         before, deviation = before.to(real), inverse[part]
         wide = rows[part].to(real)
         away = wide - mean[part] if x.dtype == real else wide.sub_(mean[part])
@@ -239,13 +218,6 @@ def _parts(rows: Tensor) -> list[slice]:
     """Samples, together so many numbers."""
     size = max(_IN_CACHE // max(rows[0].numel(), 1), 1) if len(rows) else 1
     return [slice(first, first + size) for first in range(0, max(len(rows), 1), size)]
-
-
-def _through_relu(dy: Tensor, y: Tensor) -> Tensor:
-    """dy where y is above 0; half precision by its bits, which torch compares six times as fast."""
-    if y.dtype.itemsize == 2:
-        return torch.ops.aten.threshold_backward(dy.view(torch.int16), y.view(torch.int16), 0).view(dy.dtype)
-    return torch.ops.aten.threshold_backward(dy, y, 0)
 
 
 class _SampleNorm(Function):
@@ -316,243 +288,20 @@ def _before_activation(x: Tensor, gain: Tensor | None, bias: Tensor | None, mean
     return v if bias is None else v + bias.to(real)[..., None, None]
 
 
-# --- Kernels ---------------------------------------------------------------------------------------------------------------
-# Programs have the tiles of `norm_act` for parameters of samples. Mean and inverse deviation are stored for each channel of
-# each sample, also where all channels share them.
-
-
-@triton.jit
-def join_kernel(
-    partial_ptr, mean_ptr, inverse_ptr, channels, pixels, per, splits, slots, eps: tl.float64,
-    ALL: tl.constexpr, LINE: tl.constexpr,
-):  # fmt: skip
-    """Joins the parts of each sample's channels (`moments_kernel`), and with ALL its channels, in float64."""
-    program = tl.program_id(0).to(tl.int64)
-    blocks = 1 if ALL else tl.cdiv(channels, LINE)
-    sample, first_channel = program // blocks, program % blocks * LINE
-    last_channel = channels if ALL else tl.minimum(first_channel + LINE, channels)
-    mean = tl.zeros((LINE,), tl.float64)
-    number = pixels.to(tl.float64) * (channels if ALL else 1)
-    for start in range(first_channel, last_channel, LINE):
-        channel = start + tl.arange(0, LINE)
-        for split in range(0, splits):
-            count = tl.minimum(pixels - split * per, per).to(tl.float64)
-            slot = (sample * splits + split) * channels + channel
-            mean += count * tl.load(partial_ptr + slot, mask=channel < channels, other=0.0).to(tl.float64)
-    mean = (tl.sum(mean, 0) + tl.zeros((LINE,), tl.float64) if ALL else mean) / number
-    squares = tl.zeros((LINE,), tl.float64)
-    for start in range(first_channel, last_channel, LINE):
-        channel = start + tl.arange(0, LINE)
-        for split in range(0, splits):
-            count = tl.minimum(pixels - split * per, per).to(tl.float64)
-            slot = (sample * splits + split) * channels + channel
-            inside = channel < channels
-            away = tl.load(partial_ptr + slot, mask=inside, other=0.0).to(tl.float64) - mean
-            own = tl.load(partial_ptr + slots + slot, mask=inside, other=0.0).to(tl.float64)
-            squares += tl.where(inside, own + count * away * away, 0.0)
-    squares = (tl.sum(squares, 0) + tl.zeros((LINE,), tl.float64) if ALL else squares) / number
-    inverse = 1.0 / tl.sqrt(squares + tl.full((), eps, tl.float64))
-    for start in range(first_channel, last_channel, LINE):
-        channel = start + tl.arange(0, LINE)
-        at = sample * channels + channel
-        tl.store(mean_ptr + at, mean.to(mean_ptr.dtype.element_ty), mask=channel < channels)
-        tl.store(inverse_ptr + at, inverse.to(inverse_ptr.dtype.element_ty), mask=channel < channels)
-
-
-@triton.jit
-def normalise_kernel(
-    x_ptr, mean_ptr, inverse_ptr, gain_ptr, bias_ptr, residual_ptr, y_ptr,
-    planes, channels, pixels, per, splits, gain_stride, bias_stride,
-    ACT: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    REAL: tl.constexpr = mean_ptr.dtype.element_ty
-    channel, sample, split, base, inside, _ = place(
-        tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
-    )
-    mean = of_sample(mean_ptr, channels, channel, sample, inside, 0.0, LAST, REAL)
-    inverse = of_sample(inverse_ptr, channels, channel, sample, inside, 1.0, LAST, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
-    end = tl.minimum(split * per + per, pixels)
-    for at in range(split * per, end, ROWS if LAST else COLS):
-        offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
-        v = (tl.load(x_ptr + offset, mask=exists, other=0.0).to(REAL) - mean) * inverse * gain + bias
-        if ACT == "relu":
-            v = tl.where(v <= 0, 0.0, v)  # NaN stays
-        if residual_ptr is not None:
-            v += tl.load(residual_ptr + offset, mask=exists, other=0.0).to(REAL)
-        tl.store(y_ptr + offset, v.to(y_ptr.dtype.element_ty), mask=exists)
-
-
-@triton.jit
-def sums_kernel(
-    dy_ptr, x_ptr, mean_ptr, inverse_ptr, gain_ptr, bias_ptr, partial_ptr,
-    planes, channels, pixels, per, splits, slots, gain_stride, bias_stride,
-    ACT: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    REAL: tl.constexpr = mean_ptr.dtype.element_ty
-    channel, sample, split, base, inside, slot = place(
-        tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
-    )
-    mean = of_sample(mean_ptr, channels, channel, sample, inside, 0.0, LAST, REAL)
-    inverse = of_sample(inverse_ptr, channels, channel, sample, inside, 1.0, LAST, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
-    to_bias = tl.zeros((ROWS, COLS), REAL)
-    to_gain = tl.zeros((ROWS, COLS), REAL)
-    end = tl.minimum(split * per + per, pixels)
-    for at in range(split * per, end, ROWS if LAST else COLS):
-        offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
-        normal = (tl.load(x_ptr + offset, mask=exists, other=0.0).to(REAL) - mean) * inverse
-        dy = tl.load(dy_ptr + offset, mask=exists, other=0.0).to(REAL)
-        dy = through_activation(normal * gain + bias, dy, 0.0, ACT)
-        to_bias += dy
-        to_gain += tl.where(exists, dy * normal, 0.0)
-    AXIS: tl.constexpr = 0 if LAST else 1
-    tl.store(partial_ptr + slot, tl.sum(to_gain, AXIS), mask=inside)
-    tl.store(partial_ptr + slots + slot, tl.sum(to_bias, AXIS), mask=inside)
-
-
-@triton.jit
-def totals_kernel(
-    partial_ptr, gain_ptr, to_gain_ptr, to_bias_ptr, first_ptr, second_ptr, channels, pixels, splits, slots, gain_stride,
-    ALL: tl.constexpr, LINE: tl.constexpr,
-):  # fmt: skip
-    """Joins the parts of each sample's channels: the gradients of gain and bias; and, with ALL over its channels, the means
-    of dxhat and of dxhat xhat."""
-    REAL: tl.constexpr = partial_ptr.dtype.element_ty
-    program = tl.program_id(0).to(tl.int64)
-    blocks = 1 if ALL else tl.cdiv(channels, LINE)
-    sample, first_channel = program // blocks, program % blocks * LINE
-    last_channel = channels if ALL else tl.minimum(first_channel + LINE, channels)
-    first = tl.zeros((LINE,), REAL)
-    second = tl.zeros((LINE,), REAL)
-    for start in range(first_channel, last_channel, LINE):
-        channel = start + tl.arange(0, LINE)
-        inside = channel < channels
-        to_gain = tl.zeros((LINE,), REAL)
-        to_bias = tl.zeros((LINE,), REAL)
-        for split in range(0, splits):
-            slot = (sample * splits + split) * channels + channel
-            to_gain += tl.load(partial_ptr + slot, mask=inside, other=0.0)
-            to_bias += tl.load(partial_ptr + slots + slot, mask=inside, other=0.0)
-        tl.store(to_gain_ptr + sample * channels + channel, to_gain, mask=inside)
-        tl.store(to_bias_ptr + sample * channels + channel, to_bias, mask=inside)
-        if gain_ptr is not None:
-            gain = tl.load(gain_ptr + sample * gain_stride + channel, mask=inside, other=0.0).to(REAL)
-            to_gain, to_bias = to_gain * gain, to_bias * gain
-        first += to_bias
-        second += to_gain
-    number = pixels.to(REAL) * (channels if ALL else 1)
-    first = (tl.sum(first, 0) + tl.zeros((LINE,), REAL) if ALL else first) / number
-    second = (tl.sum(second, 0) + tl.zeros((LINE,), REAL) if ALL else second) / number
-    for start in range(first_channel, last_channel, LINE):
-        channel = start + tl.arange(0, LINE)
-        tl.store(first_ptr + sample * channels + channel, first, mask=channel < channels)
-        tl.store(second_ptr + sample * channels + channel, second, mask=channel < channels)
-
-
-@triton.jit
-def gradient_kernel(
-    dy_ptr, x_ptr, mean_ptr, inverse_ptr, gain_ptr, bias_ptr, first_ptr, second_ptr, dx_ptr,
-    planes, channels, pixels, per, splits, gain_stride, bias_stride,
-    ACT: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    REAL: tl.constexpr = mean_ptr.dtype.element_ty
-    channel, sample, split, base, inside, _ = place(
-        tl.program_id(0).to(tl.int64), planes, channels, pixels, splits, LAST, ROWS, COLS
-    )
-    mean = of_sample(mean_ptr, channels, channel, sample, inside, 0.0, LAST, REAL)
-    inverse = of_sample(inverse_ptr, channels, channel, sample, inside, 1.0, LAST, REAL)
-    gain = of_sample(gain_ptr, gain_stride, channel, sample, inside, 1.0, LAST, REAL)
-    bias = of_sample(bias_ptr, bias_stride, channel, sample, inside, 0.0, LAST, REAL)
-    first = of_sample(first_ptr, channels, channel, sample, inside, 0.0, LAST, REAL)
-    second = of_sample(second_ptr, channels, channel, sample, inside, 0.0, LAST, REAL)
-    end = tl.minimum(split * per + per, pixels)
-    for at in range(split * per, end, ROWS if LAST else COLS):
-        offset, exists = tile(base, at, end, inside, channels, pixels, LAST, ROWS, COLS)
-        normal = (tl.load(x_ptr + offset, mask=exists, other=0.0).to(REAL) - mean) * inverse
-        dy = tl.load(dy_ptr + offset, mask=exists, other=0.0).to(REAL)
-        dy = through_activation(normal * gain + bias, dy, 0.0, ACT)
-        dx = (dy * gain - first - normal * second) * inverse
-        tl.store(dx_ptr + offset, dx.to(dx_ptr.dtype.element_ty), mask=exists)
-
-
-# --- Launchers -------------------------------------------------------------------------------------------------------------
-
-
-def _empty_statistics(x: Tensor, count: int) -> list[Tensor]:
-    return [torch.empty(x.shape[:2], dtype=accumulator(x.dtype), device=x.device) for _ in range(count)]
-
-
-def _joining(x: Tensor, over: str) -> tuple[tuple[int], dict]:
-    blocks = 1 if over == "sample" else triton.cdiv(x.shape[1], _LINE)
-    return (len(x) * blocks if x.numel() else 0,), {"warps": WARPS, "ALL": over == "sample", "LINE": _LINE}
-
-
-def _dense(*parameters: Tensor | None) -> list[Tensor | None]:
-    return [parameter if parameter is None else parameter.contiguous() for parameter in parameters]
-
-
-def _launch_forward(
-    x: Tensor, gain: Tensor | None, bias: Tensor | None, residual: Tensor | None, over: str, eps: float, act: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    x = dense_rows(x)
-    y, (mean, inverse), (gain, bias) = torch.empty_like(x), _empty_statistics(x, 2), _dense(gain, bias)
-    if not x.numel():
-        return y, mean.zero_(), inverse.zero_()
-    tiles = _for_sums(x, own=True, up=False)
-    partial = torch.empty(2, tiles.groups, tiles.channels, dtype=mean.dtype, device=x.device)
-    numbers = tiles.channels, tiles.pixels, tiles.per, tiles.splits, partial[0].numel()
-    launch(moments_kernel, (tiles.programs,), x, partial, tiles.planes, *numbers, warps=WARPS, **tiles.constants())
-    grid, options = _joining(x, over)
-    launch(join_kernel, grid, partial, mean, inverse, *numbers, eps, **options)
-    tiles = _for_elements(x, own=True, up=False)
-    tensors = x, mean, inverse, gain, bias, residual if residual is None else like(residual, x), y
-    numbers = *tiles.geometry(), tiles.per, tiles.splits, _stride(gain), _stride(bias)
-    launch(normalise_kernel, (tiles.programs,), *tensors, *numbers, warps=WARPS, ACT=act, **tiles.constants())
-    return y, mean, inverse
-
-
-def _launch_backward(
-    dy: Tensor, x: Tensor, gain: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor, over: str, act: str
-) -> list[Tensor]:
-    x = dense_rows(x)
-    dy, dx, (gain, bias) = like(dy, x), torch.empty_like(x), _dense(gain, bias)
-    to_gain, to_bias, first, second = _empty_statistics(x, 4)
-    if not x.numel():
-        return [dx, to_gain.zero_(), to_bias.zero_()]
-    tiles = _for_sums(x, own=True, up=False)
-    partial = torch.empty(2, tiles.groups, tiles.channels, dtype=mean.dtype, device=x.device)
-    slots, strides = partial[0].numel(), (_stride(gain), _stride(bias))
-    given = dy, x, mean, inverse, gain, bias
-    numbers = *tiles.geometry(), tiles.per, tiles.splits, slots, *strides
-    launch(sums_kernel, (tiles.programs,), *given, partial, *numbers, warps=WARPS, ACT=act, **tiles.constants())
-    grid, options = _joining(x, over)
-    numbers = tiles.channels, tiles.pixels, tiles.splits, slots, strides[0]
-    launch(totals_kernel, grid, partial, gain, to_gain, to_bias, first, second, *numbers, **options)
-    tiles = _for_elements(x, own=True, up=False)
-    numbers = *tiles.geometry(), tiles.per, tiles.splits, *strides
-    launch(
-        gradient_kernel, (tiles.programs,), *given, first, second, dx, *numbers, warps=WARPS, ACT=act, **tiles.constants()
-    )  # fmt: skip
-    return [dx, to_gain, to_bias]
-
-
 # --- Operators -------------------------------------------------------------------------------------------------------------
 
 
 _operator = operator(
     "sample_norm_act",
     cpu=_operator_cpu,
-    kernels=_launch_forward,
-    fake=lambda x, *_: (torch.empty_like(dense_rows(x)), *_empty_statistics(x, 2)),
+    kernels=launch_forward,
+    fake=lambda x, *_: (torch.empty_like(dense_rows(x)), *empty_statistics(x, 2)),
 )
 _backward = operator(
     "sample_norm_act_backward",
     cpu=_backward_operator_cpu,
-    kernels=_launch_backward,
-    fake=lambda dy, x, *_: [torch.empty_like(dense_rows(x)), *_empty_statistics(x, 2)],
+    kernels=launch_backward,
+    fake=lambda dy, x, *_: [torch.empty_like(dense_rows(x)), *empty_statistics(x, 2)],
 )
 
 

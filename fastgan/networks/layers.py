@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastgan.kernels.activation import activate
 from fastgan.kernels.convolution import conv2d, conv_transpose2d, working_dtype
-from fastgan.kernels.norm_act import activate, batch_norm_act, norm_act
+from fastgan.kernels.norm_act import batch_norm_act, norm_act
 
 STARTING_ITERATIONS = 15
 

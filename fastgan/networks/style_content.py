@@ -31,8 +31,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from fastgan.config import Config
+from fastgan.kernels.activation import relu_
 from fastgan.kernels.convolution import conv2d, working_dtype
-from fastgan.kernels.norm_act import relu_
 from fastgan.kernels.sample_norm import sample_norm_act
 from fastgan.networks.layers import Conv2d, LinearMap, flat, single_or_better
 

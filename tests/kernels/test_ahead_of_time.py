@@ -26,11 +26,11 @@ NARROW = {
     "gradient_penalty.sums_kernel": "writes one or two numbers a sample",
     "gradient_penalty.penalty_kernel": "writes one number, and one a sample",
     "scores.finish_kernel": "writes the loss and the mean scores",
-    "norm_act.moments_kernel": "writes two numbers a channel",
-    "norm_act.statistics_kernel": "writes two numbers a channel",
-    "norm_act.sums_kernel": "writes two numbers a channel",
-    "norm_act.totals_kernel": "writes a few numbers a channel",
-    "sample_norm.sums_kernel": "writes two numbers a channel",
+    "channels.moments_kernel": "writes two numbers a channel",
+    "norm_act_kernels.statistics_kernel": "writes two numbers a channel",
+    "norm_act_kernels.sums_kernel": "writes two numbers a channel",
+    "norm_act_kernels.totals_kernel": "writes a few numbers a channel",
+    "sample_norm_kernels.sums_kernel": "writes two numbers a channel",
 }
 """Kernels whose stores, or whose loads and stores, are not 16 bytes wide, and why."""
 NARROW_LOADS = {
@@ -40,8 +40,8 @@ NARROW_LOADS = {
     "augment.augment_kernel": "a shifted row isn't aligned, a flipped one runs backwards: neighbours read side by side",
     "augment.augment_backward_kernel": "the same",
     "scores.finish_kernel": "reads a sum of each program, however many there are",
-    "sample_norm.join_kernel": "reads and writes a few numbers of each channel of a sample, 32 channels side by side",
-    "sample_norm.totals_kernel": "the same",
+    "sample_norm_kernels.join_kernel": "reads and writes a few numbers of each channel of a sample, 32 channels side by side",
+    "sample_norm_kernels.totals_kernel": "the same",
     "philox.words_kernel": "reads nothing but the indices of the rows",
     "philox.normal_kernel": "reads nothing but the indices of the rows; an odd number of pairs is not aligned",
 }
