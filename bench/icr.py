@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.cutouts import CUTOUT, Detector, with_cutouts
+from bench.cutouts import Detector, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
+from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
 from fastgan.planning.work import Work
+from fastgan.policies import POLICIES, PolicyName
 from fastgan.training import evaluate, sample
 from fastgan.training.run import Run
 from fastgan.training.sampling import grid, write_image
@@ -35,7 +37,11 @@ METHODS = {
     "ICR": "digits-icr",
     "ICR + -qua": "digits-icr-qua",
 }
-CUT = {"baseline": (), "CR": ("terms.cr.policy=cutout",), "bCR": ("terms.bcr.policy=cutout",)}
+CUT = {
+    "baseline": (),
+    "CR": ("terms.cr.policy={policy}", "terms.cr.weight={weight:g}"),
+    "bCR": ("terms.bcr.policy={policy}", "terms.bcr.real={weight:g}", "terms.bcr.fake={weight:g}"),
+}
 """Method -> settings on top of digits-sngan."""
 _COLUMNS = 16  # of a picture's rows
 _PAIRS = 2000  # of images, for their mean distance
@@ -63,6 +69,8 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
 def artefacts(
     seeds: Seeds = (0,),
     settings: tuple[str, ...] = (),
+    policy: PolicyName = "cutout",
+    weight: float = 10.0,
     name: str = "icr-artefacts",
     num: int = 5000,
     runs: Path = RUNS,
@@ -73,36 +81,45 @@ def artefacts(
 
     Args:
         seeds: Of training.
-        settings: Of all runs, "name=value": terms.cr.weight=100, training.n_dis=4, ...
+        settings: Of all runs, "name=value": network.family=wgan-cnn, training.n_dis=4, ...
+        policy: T, one that cuts out.
+        weight: Of CR, and of both halves of bCR.
         name: Of the result and of the picture: real images through T, and the first seed's first samples by each method.
         num: Samples judged.
         runs: Where runs lie.
         out: Folder of NAME.json.
         pictures: Folder of NAME.png.
     """
+    cutout = POLICIES[policy].cutout
+    if not cutout:
+        raise UserError(f"the policy {policy} cuts nothing out")
     rows, shown, detector = [], [], None
     for method, term in CUT.items():
         for seed in seeds:
-            run = trained("digits-sngan", seed, runs, *term, *settings)
+            term_settings = [setting.format(policy=policy, weight=weight) for setting in term]
+            run = trained("digits-sngan", seed, runs, *term_settings, *settings)
             images = sample(run, num)
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
-                detector = Detector.of(train)
-                shown.append(with_cutouts(train)[: 2 * _COLUMNS])
-            rows.append({"method": method, "seed": seed, "flagged": detector.share(images)})
+                detector = Detector.of(train, cutout)
+                shown.append(with_cutouts(train, cutout)[: 2 * _COLUMNS])
+            cut = with_cutouts(images, cutout)
+            gain = _gain(run, train, images[: len(train)], cut[: len(train)])
+            rows.append({"method": method, "seed": seed, "flagged": detector.share(images), "gain": gain})
             if method == "baseline":
-                rows[-1]["found"] = detector.share(with_cutouts(images))
+                rows[-1]["found"] = detector.share(cut)
             say(rows[-1])
             shown += [images[: 3 * _COLUMNS]] if seed == seeds[0] else []
     found = {
         "window": detector.window,
         "threshold": detector.threshold,
-        "cutout": round(CUTOUT * train.shape[-1]),
+        "cutout": round(cutout * train.shape[-1]),
         "held_out": len(held_out),
         "false_positives": detector.share(held_out),
-        "true_positives": detector.share(with_cutouts(held_out)),
+        "true_positives": detector.share(with_cutouts(held_out, cutout)),
     }
-    write(out / f"{name}.json", {"num": num, "seeds": seeds, "settings": settings, "detector": found, "rows": rows})
+    asked = {"settings": settings, "policy": policy, "weight": weight}
+    write(out / f"{name}.json", {"num": num, "seeds": seeds, **asked, "detector": found, "rows": rows})
     write_image(_columns(shown), pictures / f"{name}.png")
 
 
@@ -194,6 +211,13 @@ def apart(images: Tensor) -> float:
     """Mean distance of two images, the root of their mean squared difference: image i and the one half of them further on."""
     half = min(len(images) // 2, _PAIRS)
     return (images[:half] - images[half : 2 * half]).square().flatten(1).mean(1).sqrt().mean().item()
+
+
+@torch.no_grad()
+def _gain(run: Run, real: Tensor, fake: Tensor, cut: Tensor) -> float:
+    """What a cutout adds to D's mean score of generated images, as a share of the distance to that of real ones."""
+    real, fake, cut = (run.discriminator(images.to(run.device)).mean().item() for images in (real, fake, cut))
+    return (cut - fake) / (real - fake)
 
 
 def _columns(blocks: list[Tensor]) -> Tensor:

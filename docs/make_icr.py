@@ -32,12 +32,16 @@ def digits(result: Mapping[str, Any]) -> str:
 
 
 def artefacts(result: Mapping[str, Any]) -> str:
-    """A row a method: the share of its images that the detector flags; and what the detector is worth."""
+    """A row a method: the share of its images that the detector flags, and what a cutout gains them with D where that was
+    measured; and what the detector is worth."""
     rows, detector = result["rows"], result["detector"]
-    lines = [drawn(result), "", *head("method", "flagged, %", "of each seed")]
+    gains = ["a cutout's gain, of each seed"] if all("gain" in row for row in rows) else []
+    lines = [drawn(result), "", *head("method", "flagged, %", "of each seed", *gains)]
     for (method,), found in mean_by(rows, ("method",), "flagged").items():
-        seeds = ", ".join(f"{100 * row['flagged']:.1f}" for row in rows if row["method"] == method)
-        lines.append(line([method, f"{100 * found[0]:.1f}", seeds]))
+        of_method = [row for row in rows if row["method"] == method]
+        seeds = ", ".join(f"{100 * row['flagged']:.1f}" for row in of_method)
+        gained = [", ".join(f"{row['gain']:.2f}" for row in of_method)] if gains else []
+        lines.append(line([method, f"{100 * found[0]:.1f}", seeds, *gained]))
     generated = mean_by([row for row in rows if "found" in row], ("method",), "found")["baseline",]
     return "\n".join(
         [
@@ -78,6 +82,7 @@ TABLES = {
     "icr-digits": digits,
     "icr-artefacts": artefacts,
     "icr-artefacts-strong": artefacts,
+    "icr-artefacts-large": artefacts,
     "icr-sweep": sweep,
     "icr-emoji64": emoji,
 }

@@ -10,6 +10,7 @@ PolicyName = Literal[
     "flip-shift",
     "shift",
     "cutout",
+    "large-cutout",
     "diffaugment",
     "color",
     "translation",
@@ -21,10 +22,11 @@ PolicyName = Literal[
 
 POLICIES: dict[str, Policy] = {
     # Consistency regularisation's: as published; without the mirror image, for what has a left and a right (digits, letters);
-    # with a rectangle cut out.
+    # with a rectangle cut out; with a large rectangle cut out, and nothing else.
     "flip-shift": CONSISTENCY,
     "shift": Policy(shift=1 / 8, border="reflect"),
     "cutout": Policy(flip=0.5, shift=1 / 8, border="reflect", cutout=1 / 4),
+    "large-cutout": Policy(cutout=3 / 4),
     # Differentiable augmentation's "color,translation,cutout" (Zhao et al., NeurIPS 2020) and its parts.
     "diffaugment": DIFFAUGMENT,
     "color": Policy(**_COLOURS),

@@ -23,12 +23,21 @@ def test_cutouts_are_found_and_little_else(channels):
     images = blobs(400, channels)
     detector = Detector.of(images[:200])
     assert detector.window == 6
-    assert detector.share(images[:200]) == pytest.approx(0.01, abs=0.006)
+    assert detector.share(images[:200]) < 0.016
     assert detector.share(images[200:]) < 0.04
     cut = with_cutouts(images[200:])
     assert detector.share(cut) > 0.75
     assert detector.share(cut + 0.05 * torch.randn(cut.shape, generator=torch.Generator().manual_seed(1))) > 0.6
     assert torch.equal(detector.flags(cut), greyness(cut, 6) < detector.threshold)
+
+
+def test_large_cutouts_leave_a_margin():
+    images = blobs(400)
+    small, large = Detector.of(images[:200]), Detector.of(images[:200], 3 / 4)
+    assert large.window == 18
+    assert large.share(with_cutouts(images[200:], 3 / 4)) == pytest.approx(0.95, abs=0.05)
+    assert large.share(images) == 0
+    assert large.share(with_cutouts(images)) < 0.1 < small.share(with_cutouts(images))
 
 
 def test_a_patch_of_another_grey_or_too_small_is_none():

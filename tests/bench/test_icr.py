@@ -11,6 +11,7 @@ from PIL import Image
 from toys import TINY
 
 from bench import experiments, icr
+from fastgan.checked import UserError
 from fastgan.config import override
 from fastgan.presets import preset
 
@@ -45,12 +46,24 @@ def test_artefacts_are_counted_and_drawn(tmp_path):
     result, table = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
     assert [row["method"] for row in result["rows"]] == ["baseline", "CR", "bCR"]
     assert result["detector"]["true_positives"] > 0.5 > 0.1 > result["detector"]["false_positives"]
+    assert all(isinstance(row["gain"], float) for row in result["rows"])
     assert "| bCR |" in table
+    assert "gain" in table.splitlines()[2]
     with Image.open(tmp_path / "icr-artefacts.png") as image:
         assert image.width == 16 * 18 + 2
     kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.bcr*"))).config.terms
     assert (kept["bcr"].policy, kept["bcr"].real, kept["bcr"].fake) == ("cutout", 10, 10)
     assert kept["r1"].gamma == 1
+
+
+def test_artefacts_of_another_policy(tmp_path):
+    options = {"settings": (), "policy": "large-cutout", "weight": 3.0, "pictures": tmp_path}
+    result, _ = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
+    kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.cr*"))).config.terms["cr"]
+    assert (kept.policy, kept.weight) == ("large-cutout", 3)
+    assert result["detector"]["cutout"] == round(3 / 4 * 16)
+    with pytest.raises(UserError, match="cuts nothing out"):
+        icr.artefacts(policy="shift", runs=tmp_path / "runs", out=tmp_path)
 
 
 def test_the_generators_half_of_zcr_is_swept(tmp_path):
