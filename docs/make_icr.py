@@ -83,6 +83,7 @@ TABLES = {
     "icr-artefacts": artefacts,
     "icr-artefacts-strong": artefacts,
     "icr-artefacts-large": artefacts,
+    "icr-sweep-unnormalised": sweep,
     "icr-sweep": sweep,
     "icr-emoji64": emoji,
 }
