@@ -14,6 +14,7 @@ import statistics
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.cutouts import CUTOUT, Detector, with_cutouts
@@ -181,6 +182,8 @@ def emoji(
     about = {"num": num, "seeds": seeds, "rounds": rounds, "bounds": bounds}
     write(out / "icr-emoji64.json", {**about, "rows": rows, "costs": costs})
     write_image(_columns(shown, _FEW), picture)
+    with Image.open(picture) as written:
+        written.quantize(256).save(picture)  # 256 colours: samples of so short a training take 3 bytes a pixel as they are
 
 
 def apart(images: Tensor) -> float:
