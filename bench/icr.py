@@ -3,7 +3,7 @@
     python -m bench.icr digits                real digits: baseline, CR, bCR, zCR, ICR, ICR + -qua
     python -m bench.icr artefacts             cutout as T: what of it generated digits show with CR, and with bCR
     python -m bench.icr sweep                 weight of zCR's generator half, from 0 on
-    python -m bench.icr emoji --data FOLDER   a folder of images at 64 px: grids of baseline and ICR
+    python -m bench.icr emoji --data FOLDER   a folder of images at 64 px: the six methods, judged by random features
 
 Runs are trained where they are missing, into `--runs` (one folder for each preset, settings and seed, resumed where it was
 interrupted). Results are one JSON file each; `docs/make_icr.py` makes the tables of them.
@@ -14,29 +14,28 @@ import statistics
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.cutouts import Detector, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
 from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
+from fastgan.engine import ALONE
+from fastgan.evaluation import Features, extractors, frechet_distance, manifold
+from fastgan.evaluation.features import gaussian
 from fastgan.planning.work import Work
 from fastgan.policies import POLICIES, PolicyName
-from fastgan.training import evaluate, sample
+from fastgan.training import evaluate, reference, sample
 from fastgan.training.run import Run
 from fastgan.training.sampling import grid, write_image
 
 RUNS = Path("runs/icr")
 IMAGES = Path("docs/images")
+MANIFOLD = "precision", "recall", "density", "coverage"
 
-METHODS = {
-    "baseline": "digits-sngan",
-    "CR": "digits-cr",
-    "bCR": "digits-bcr",
-    "zCR": "digits-zcr",
-    "ICR": "digits-icr",
-    "ICR + -qua": "digits-icr-qua",
-}
+METHODS = {"baseline": "sngan", "CR": "cr", "bCR": "bcr", "zCR": "zcr", "ICR": "icr", "ICR + -qua": "icr-qua"}
+"""Method -> how the names of its presets end, after digits- and emoji64-."""
 CUT = {
     "baseline": (),
     "CR": ("terms.cr.policy={policy}", "terms.cr.weight={weight:g}"),
@@ -44,6 +43,7 @@ CUT = {
 }
 """Method -> settings on top of digits-sngan."""
 _COLUMNS = 16  # of a picture's rows
+_FEW = 12  # images of a row of 64 pixels each
 _PAIRS = 2000  # of images, for their mean distance
 
 
@@ -58,7 +58,7 @@ def digits(seeds: Seeds = (0, 1, 2), num: int = 5000, runs: Path = RUNS, out: Pa
     """
     rows, costs = [], {}
     for method, name in METHODS.items():
-        found = [trained(name, seed, runs) for seed in seeds]
+        found = [trained(f"digits-{name}", seed, runs) for seed in seeds]
         for seed, run in zip(seeds, found, strict=True):
             rows.append({"method": method, "seed": seed} | judged(evaluate(run, METRICS, num=num)))
             say(rows[-1])
@@ -181,30 +181,34 @@ def emoji(
     out: Path = RESULTS,
     picture: Path = IMAGES / "icr-emoji64.png",
 ) -> None:
-    """Grids of emoji64-sngan and emoji64-icr beside each other, and how far their images lie apart.
+    """FD-random, precision, recall and what a round costs, by method; beside them those of real images and of no training.
 
     Args:
         data: The folder of images.
         seeds: Of training.
         rounds: Of training.
-        num: Samples for the mean distance.
+        num: Samples judged.
         runs: Where runs lie.
         out: Folder of icr-emoji64.json.
-        picture: The first seed's grids: real images, baseline, ICR.
+        picture: A row of real images, then one of each method, samples of the first seed.
     """
-    rows, shown, real = [], [], None
-    for method, name in {"baseline": "emoji64-sngan", "ICR": "emoji64-icr"}.items():
-        for seed in seeds:
-            run = trained(name, seed, runs, f"training.steps={rounds}", data=data)
-            if real is None:
-                real = _real(run, "all", num)
-                shown.append(real[:64])
-            images = sample(run, num)
-            rows.append({"method": method, "seed": seed, "apart": apart(images)})
+    rows, costs, shown, bounds = [], {}, [], {}
+    for method, name in METHODS.items():
+        found = [trained(f"emoji64-{name}", seed, runs, f"training.steps={rounds}", data=data) for seed in seeds]
+        if not rows:
+            shown.append(_real(found[0], "all", _FEW))
+            real = _looked_at(found[0], runs)
+            bounds = {"real, by halves": _halves(real), "untrained": _by_random(found[0].untrained(), real, num)}
+        for seed, run in zip(seeds, found, strict=True):
+            rows.append({"method": method, "seed": seed} | _by_random(run, real, num))
             say(rows[-1])
-            shown += [images[:64]] if seed == seeds[0] else []
-    write(out / "icr-emoji64.json", {"num": num, "seeds": seeds, "rounds": rounds, "apart_of_real": apart(real), "rows": rows})
-    write_image(torch.cat([grid(images, 8) for images in shown], 2), picture)
+        shown.append(sample(found[0], _FEW))
+        costs[method] = {"gflop": _work(found[0]), "seconds": _seconds(found)}
+    about = {"num": num, "seeds": seeds, "rounds": rounds, "bounds": bounds}
+    write(out / "icr-emoji64.json", {**about, "rows": rows, "costs": costs})
+    write_image(_columns(shown, _FEW), picture)
+    with Image.open(picture) as written:
+        written.quantize(256).save(picture)  # 256 colours: samples of so short a training take 3 bytes a pixel as they are
 
 
 def apart(images: Tensor) -> float:
@@ -220,9 +224,29 @@ def _gain(run: Run, real: Tensor, fake: Tensor, cut: Tensor) -> float:
     return (cut - fake) / (real - fake)
 
 
-def _columns(blocks: list[Tensor]) -> Tensor:
+def _looked_at(run: Run, folder: Path) -> Path:
+    """Random features of all images that the run was trained on, in a file in the folder: made once, for every run."""
+    images, extractor = reference.RealImages.of_run(run, "all"), extractors.make("random")
+    reference.features_of(images, [extractor], folder, ALONE)
+    return reference.path_of(images, extractor, folder)
+
+
+def _by_random(run: Run, real: Path, num: int) -> dict[str, float]:
+    """A row's numbers, by random features."""
+    metrics = evaluate(run, ("fid", "prdc"), num=num, features="random", real=real)["metrics"]
+    return {"fd": metrics["fd-random"]["value"], **{name: metrics["prdc-random"][name] for name in MANIFOLD}}
+
+
+def _halves(real: Path) -> dict[str, float]:
+    """The same of one half of the real images beside the other one: what a perfect generator would be given, at least."""
+    halves = Features.load(real).features.chunk(2)  # the stream has shuffled them
+    report = manifold(*halves)
+    return {"fd": frechet_distance(*map(gaussian, halves)), **{name: getattr(report, name) for name in MANIFOLD}}
+
+
+def _columns(blocks: list[Tensor], columns: int = _COLUMNS) -> Tensor:
     """Blocks of images under each other, a bright line between, as one picture."""
-    pictures = [grid(images, _COLUMNS) for images in blocks]
+    pictures = [grid(images, columns) for images in blocks]
     lines = [torch.ones_like(picture[:, :3]) for picture in pictures]
     return torch.cat([part for pair in zip(pictures, lines, strict=True) for part in pair][:-1], 1)
 

@@ -18,17 +18,25 @@ def page() -> str:
     return with_tables(PAGE, TABLES)
 
 
+VALUES = "fd", "precision", "recall", "coverage"
+
+
 def digits(result: Mapping[str, Any]) -> str:
-    """A row a method: distance, precision, recall, diversity, and what a round costs beside the baseline's."""
-    values = ("fd", "precision", "recall", "coverage")
-    found = {value: mean_by(result["rows"], ("method",), value) for value in values}
-    lines = [drawn(result), "", *head("method", "FD-digits", *values[1:], "GFLOP a round")]
+    """A row a method."""
+    return "\n".join([drawn(result), "", *head("method", "FD-digits", *VALUES[1:], "GFLOP a round"), *_methods(result), ""])
+
+
+def _methods(result: Mapping[str, Any]) -> list[str]:
+    """A row a method: distance, precision, recall, coverage, and what a round costs beside the baseline's."""
+    found = {value: mean_by(result["rows"], ("method",), value) for value in VALUES}
+    shown = number if len(result["seeds"]) > 1 else lambda of: f"{of[0]:.2f}"
     costs = result["costs"]
     baseline = next(iter(costs.values()))
+    lines = []
     for method, cost in costs.items():
         counted = f"{cost['gflop']:.1f} ({cost['gflop'] / baseline['gflop']:.2f}x)"
-        lines.append(line([method, *(number(found[value][method,]) for value in values), counted]))
-    return "\n".join(lines) + "\n"
+        lines.append(line([method, *(shown(found[value][method,]) for value in VALUES), counted]))
+    return lines
 
 
 def artefacts(result: Mapping[str, Any]) -> str:
@@ -71,11 +79,10 @@ def sweep(result: Mapping[str, Any]) -> str:
 
 
 def emoji(result: Mapping[str, Any]) -> str:
-    """A row a method: how far two of its images lie apart."""
-    lines = [f"{drawn(result)} {result['rounds']:,} rounds.", "", *head("method", "distance of two images")]
-    for (method,), found in mean_by(result["rows"], ("method",), "apart").items():
-        lines.append(line([method, f"{found[0]:.3f}"]))
-    return "\n".join([*lines, "", f"Real ones: {result['apart_of_real']:.3f}.", ""])
+    """A row a method, below those of real images and of an untrained generator."""
+    bounds = [line([name, *(f"{row[value]:.2f}" for value in VALUES), ""]) for name, row in result["bounds"].items()]
+    titles = head("method", "FD-random", *VALUES[1:], "GFLOP a round")
+    return "\n".join([f"{drawn(result)} {result['rounds']:,} rounds.", "", *titles, *bounds, *_methods(result), ""])
 
 
 TABLES = {

@@ -45,8 +45,8 @@ def evaluate(
             such as kid-digits (docs/evaluation.md).
         num: How many samples are judged (default: 5000; 26000 for modes-stacked-digits).
         seed: Of the samples.
-        features: What metrics look at: inception, digits, pixels, or another extractor of torch-fidelity's (default: inception;
-            for digits, where its weights are not at hand, digits).
+        features: What metrics look at: inception, digits, pixels, random, or another extractor of torch-fidelity's (default:
+            inception; for digits, where its weights are not at hand, digits).
         feature_weights: The extractor's weights file (default: what FASTGAN_FEATURE_WEIGHTS names). Nothing is downloaded.
         split: The real images that samples are compared with.
         real: A folder of real images, or statistics kept by an earlier evaluation, in the place of the run's data.

@@ -3,6 +3,7 @@
     digits       the classifier of digits.py, with its logits; trained in seconds, nothing is fetched
     inception    torch-fidelity's InceptionV3 with the weights of the published FID, a file that the user has fetched
     pixels       the images themselves, in [0, 1], as vectors
+    random       the convolutions of VGG16 with random weights, the same everywhere; nothing is fetched or trained
     others       what the user registers here or with torch-fidelity (vgg16, clip-vit-b-32, ...), with a weights file
 
 Every extractor takes bytes, as files hold them: whoever has numbers in [-1, 1] rounds them by `quantised`. Nothing is ever
@@ -21,12 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.checked import UserError, nearest
+from fastgan.draw import Draw
 from fastgan.evaluation.digits import DigitsClassifier
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of the weights behind published FIDs: TensorFlow's of 2015-12-05, as torch-fidelity and pytorch-fid distribute them."""
 WEIGHTS = "FASTGAN_FEATURE_WEIGHTS"
 """The environment variable that names a weights file where no option does."""
+
+_SEED = 0  # of the random weights: another one makes other features, whose digest says so
+_SMALLEST = 32  # side in pixels: VGG16 halves its maps five times
+_AT_ONCE = 2**20  # pixels looked at together: VGG16's first maps of so many take 0.27 GB
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,47 @@ def _pixels(weights: Path | None, device: torch.device) -> Extractor:
     return Extractor("pixels", "pixels", lambda images: (images.flatten(1).float() / 255, None))
 
 
+def _random(weights: Path | None, device: torch.device) -> Extractor:
+    """The mean of the last feature map of torchvision's VGG16 with random weights: 512 numbers an image, at its own size.
+
+    Naeem, Oh, Uh, Choi, Yoo, "Reliable fidelity and diversity metrics for generative models" (ICML 2020), section on random
+    embeddings, judge by a VGG16 with random weights where images are far from ImageNet's. They enlarge images to 224 pixels
+    and take fc2, or a layer of 64 numbers in its place. Here the convolutions alone: the 4,096 numbers of fc2 leave the
+    covariance of a few thousand images without full rank, and nothing has to be enlarged.
+
+    Weights are uniform with He et al.'s variance 2 / inputs ("Delving deep into rectifiers", 2015, equation 10), biases 0;
+    they are counter-based numbers, so equal bit for bit on every machine, and no global random state is touched. The digest
+    is theirs. Images of three channels, or one that is repeated, in [-1, 1]; fp32. Below 32 pixels VGG16 leaves no map:
+    such images are refused (ValueError).
+    """
+    from torchvision.models import vgg16  # slow to import
+
+    with torch.device("meta"):  # nine tenths of its weights are those of layers that are left out
+        network = vgg16(init_weights=False).features.requires_grad_(False)
+    network = network.to_empty(device="cpu")
+    digest = hashlib.sha256()
+    for number, layer in enumerate(layer for layer in network if isinstance(layer, nn.Conv2d)):
+        draw = Draw(_SEED, "random features", number, torch.arange(layer.out_channels))
+        spread = (6 / layer.weight[0].numel()) ** 0.5
+        layer.weight.copy_((2 * draw.uniform("weights", *layer.weight.shape[1:]) - 1) * spread)
+        layer.bias.zero_()
+        digest.update(layer.weight.numpy().tobytes())
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> tuple[Tensor, None]:
+        if min(images.shape[2:]) < _SMALLEST:
+            raise ValueError(f"they have {images.shape[3]}x{images.shape[2]} pixels, fewer than {_SMALLEST} a side")
+        found = []
+        with _precise(device):
+            for piece in images.split(max(1, _AT_ONCE // images[0, 0].numel())):
+                shown = piece.to(device).expand(-1, 3, -1, -1).float() / 127.5 - 1
+                found.append(network(shown.contiguous(memory_format=torch.channels_last)).mean((2, 3)))
+        return torch.cat(found), None
+
+    return Extractor("random", f"random vgg16 {digest.hexdigest()}", extract)
+
+
 def _inception(weights: Path | None, device: torch.device) -> Extractor:
     if weights is None and _in_torch_cache().is_file():
         weights = _in_torch_cache()
@@ -228,4 +275,4 @@ def _precise(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-_MAKERS: dict[str, Maker] = {"inception": _inception, "pixels": _pixels}
+_MAKERS: dict[str, Maker] = {"inception": _inception, "pixels": _pixels, "random": _random}

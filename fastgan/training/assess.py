@@ -105,7 +105,7 @@ def evaluate(
         source = run.config.data.source
         raise UserError(
             f"data.source {source} has no metric of its own"
-            + ("" if points else ": give --metrics fid,kid,prc, with Inception's weights at hand (docs/evaluation.md)")
+            + ("" if points else ": give --metrics fid,kid with Inception's weights or --features random (docs/evaluation.md)")
         )
     if split not in reference.SPLITS:
         raise UserError(f"unknown split {split!r}: {nearest(split, reference.SPLITS)}")

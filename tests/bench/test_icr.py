@@ -76,17 +76,24 @@ def test_the_generators_half_of_zcr_is_swept(tmp_path):
     assert "| 0.5 |" in table
 
 
-def test_a_folder_of_images(tmp_path):
+def test_a_folder_of_images(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for number in range(64):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "data" / f"{number}.png")
     picture = tmp_path / "picture.png"
+    monkeypatch.setattr(icr, "METHODS", {name: icr.METHODS[name] for name in ("baseline", "ICR")})
+    monkeypatch.setattr(experiments, "preset", lambda name: override(preset(name), [*SMALL, "data.resolution=32"]))
     result, table = played(icr.emoji, "icr-emoji64", tmp_path, tmp_path / "data", (0,), 2, num=64, picture=picture)
     assert [row["method"] for row in result["rows"]] == ["baseline", "ICR"]
-    assert result["apart_of_real"] > 0
+    halves, untrained = result["bounds"].values()
+    assert 0 < halves["fd"] < untrained["fd"] / 10
+    assert halves["coverage"] > 0.9 > 0.1 > untrained["coverage"]
+    assert len(list((tmp_path / "runs").glob("real-random-*.npz"))) == 1
     assert "| ICR |" in table
-    assert picture.stat().st_size > 1000
+    assert "±" not in table
+    with Image.open(picture) as image:
+        assert image.width == 12 * 34 + 2
 
 
 def test_distance_of_two_images():

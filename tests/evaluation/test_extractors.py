@@ -1,4 +1,5 @@
 import warnings
+from contextlib import closing
 
 import pytest
 import torch
@@ -7,9 +8,14 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from fastgan.checked import UserError
-from fastgan.evaluation import DigitsClassifier, Extractor, extractors, quantised
+from fastgan.data import Stream, open_source
+from fastgan.draw import Draw
+from fastgan.evaluation import DigitsClassifier, Extractor, extractors, frechet_distance, manifold, quantised
+from fastgan.evaluation.features import gaussian
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+DIGEST = "2807656305330a2df5de88faff34071242cbb131a30f3cdf4e4ab002268ea9f6"
+"""Of the random weights: counter-based numbers, so no machine and no version of torch may give others."""
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +125,7 @@ def test_extractors_of_the_users_own(monkeypatch):
     monkeypatch.setattr(extractors, "_MAKERS", dict(extractors._MAKERS))
     extractors.register("sums", lambda weights, device: Extractor("sums", "1", lambda x: (x.float().sum((2, 3)), None)))
     torch.testing.assert_close(extractors.make("sums")(shown)[0], shown.float().sum((2, 3)))
-    assert {"means", "sums", "digits", "inception", "pixels", "vgg16"} <= set(extractors.known())
+    assert {"means", "sums", "digits", "inception", "pixels", "random", "vgg16"} <= set(extractors.known())
     with pytest.raises(ValueError, match="already"):
         extractors.register("sums", extractors._pixels)
 
@@ -134,6 +140,67 @@ def test_digits_and_pixels():
     assert torch.equal(logits, classifier.head(features))
     pixels, _ = extractors.make("pixels")(shown)
     assert torch.equal(pixels, shown.flatten(1) / 255)
+
+
+@pytest.fixture(scope="module")
+def random():
+    return extractors.make("random")
+
+
+def test_random_features_are_those_of_vgg16(random):
+    shown = images(3, 3, 40, 33)
+    expected, number, channels = shown.double() / 127.5 - 1, 0, 3
+    for convolutions, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+        for _ in range(convolutions):
+            draw = Draw(0, "random features", number, torch.arange(width))
+            weight = (2 * draw.uniform("weights", channels, 3, 3) - 1) * (6 / (9 * channels)) ** 0.5
+            expected = torch.relu(torch.nn.functional.conv2d(expected, weight.double(), padding=1))
+            number, channels = number + 1, width
+        expected = torch.nn.functional.max_pool2d(expected, 2)
+    features, logits = random(shown)
+    assert (features.shape, features.dtype, logits) == ((3, 512), torch.float32, None)
+    torch.testing.assert_close(features, expected.mean((2, 3)).float(), rtol=1e-4, atol=1e-5)
+    grey = shown[:, :1]
+    assert torch.equal(random(grey)[0], random(grey.expand(-1, 3, -1, -1))[0])
+
+
+def test_random_features_are_the_same_everywhere(random, monkeypatch):
+    before = torch.get_rng_state()
+    again = extractors.make("random")
+    assert torch.equal(before, torch.get_rng_state())
+    assert again.digest == random.digest == f"random vgg16 {DIGEST}"
+    assert (random.title("FID"), random.published) == ("FD-random", False)
+    shown = images(5, 3, 32, 32)
+    expected, _ = random(shown)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(random(shown)[0], expected)
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        assert torch.equal(random(shown)[0], expected)
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = "none"
+    monkeypatch.setattr(extractors, "_AT_ONCE", 2 * 32 * 32)
+    torch.testing.assert_close(random(shown)[0], expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(extractors, "_SEED", 1)
+    assert extractors.make("random").digest != random.digest
+
+
+def test_random_features_need_32_pixels(random):
+    with pytest.raises(ValueError, match="they have 40x31 pixels, fewer than 32"):
+        random(images(1, 3, 31, 40))
+
+
+def test_random_features_judge(random):
+    """Real digits are near real ones, the further the more noise they have, and noise alone is far."""
+    with closing(Stream(open_source("digits", split="train"), resolution=32, channels=1, batch_size=160, seed=0)) as stream:
+        real = next(stream)["images"]
+    reference = random(quantised(real[:80]))[0]
+    noise = Draw(0, "noise", 0, torch.arange(80)).normal("noise", 1, 32, 32)
+    near, noisy, lost = (random(quantised(real[80:] + scale * noise))[0] for scale in (0.0, 0.3, 3.0))
+    distances = [frechet_distance(gaussian(reference), gaussian(found)) for found in (near, noisy, lost)]
+    assert 4 * distances[0] < distances[1] < distances[2] / 10
+    assert manifold(reference, near).coverage > 0.9
+    assert manifold(reference, lost).coverage < 0.01
 
 
 def test_bytes_are_those_of_a_file():
