@@ -67,13 +67,18 @@ def test_artefacts_of_another_policy(tmp_path):
 
 
 def test_the_generators_half_of_zcr_is_swept(tmp_path):
-    result, table = played(icr.sweep, "icr-sweep", tmp_path, (0.5,), 0.2, 30.0, (0,), 16, 2)
+    options = {"settings": ("network.family=wgan-cnn",), "pictures": tmp_path}
+    result, table = played(icr.sweep, "icr-sweep", tmp_path, (0.5,), 0.2, 30.0, (0,), 16, 2, **options)
     assert [row["l_gen"] for row in result["rows"]] == [None, 0.5]
-    terms = experiments.load_run(next((tmp_path / "runs").glob("digits-zcr-*"))).config.terms
+    kept = experiments.load_run(next((tmp_path / "runs").glob("digits-zcr-*"))).config
+    terms = kept.terms
+    assert kept.network.family == "wgan-cnn"
     assert (terms["zcr"].weight, terms["zcr"].noise) == (30, 0.2)
     assert (terms["zcr_diversity"].weight, terms["zcr_diversity"].noise) == (0.5, 0.2)
     assert "| no zCR |" in table
     assert "| 0.5 |" in table
+    with Image.open(tmp_path / "icr-sweep.png") as image:
+        assert image.width == 16 * 18 + 2
 
 
 def test_a_folder_of_images(tmp_path, monkeypatch):
