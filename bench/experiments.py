@@ -34,7 +34,7 @@ def trained(name: str, seed: int, runs: Path, *settings: str, data: Path | None 
         data: `data.path`.
 
     Raises:
-        UserError: the run that lies there is of another configuration.
+        UserError: the run that lies there is of another configuration, or training was interrupted.
     """
     folder = runs / "-".join([name, *(setting.replace("=", "") for setting in settings), str(seed)])
     config = override(preset(name), [f"seed={seed}", *settings, *([f"data.path={data}"] if data else [])])
@@ -46,8 +46,13 @@ def trained(name: str, seed: int, runs: Path, *settings: str, data: Path | None 
     if run is not None and replace(run.config, description=config.description, training=config.training) != config:
         raise UserError(f"the run in {folder} is of another configuration: move it away, or give another --runs")
     if run is None or run.round < config.training.steps:
-        run = fastgan.train(config, folder, resume=run is not None)
-    return load_run(folder)
+        fastgan.train(config, folder, resume=run is not None)
+        run = load_run(folder)
+        if run.round < config.training.steps:
+            raise UserError(
+                f"training was interrupted at round {run.round} of {config.training.steps}; the same command goes on"
+            )
+    return run
 
 
 def mean_by(rows: Iterable[Mapping[str, Any]], keys: Iterable[str], value: str) -> dict[tuple, tuple[float, float]]:

@@ -32,6 +32,19 @@ def test_a_run_is_trained_once_and_resumed_where_it_was_stopped(tmp_path):
     assert experiments.trained("grid25", 3, tmp_path, "latent.dim=3").config.latent.dim == 3
 
 
+def test_a_run_that_was_interrupted_is_not_judged(tmp_path, monkeypatch):
+    train = experiments.fastgan.train
+
+    def interrupted(config, folder, resume):
+        train(config, folder, resume=resume).folder.newest_checkpoint().unlink()
+
+    monkeypatch.setattr(experiments.fastgan, "train", interrupted)
+    with pytest.raises(UserError, match="interrupted at round 1 of 2"):
+        experiments.trained("grid25", 0, tmp_path)
+    monkeypatch.setattr(experiments.fastgan, "train", train)
+    assert experiments.trained("grid25", 0, tmp_path).round == 2
+
+
 def test_a_run_of_another_configuration_is_not_taken_for_the_one_asked_for(tmp_path, monkeypatch):
     experiments.trained("grid25", 0, tmp_path)
     monkeypatch.setattr(experiments, "preset", lambda name: override(preset(name), (*POINTS, "training.threads=2")))
