@@ -15,6 +15,8 @@ from fastgan.kernels.augment import Policy, augment, draw_transforms
 from fastgan.policies import POLICIES
 
 CUTOUT = POLICIES["cutout"].cutout
+LARGEST = 3 / 4
+"""Share of the side of the largest squares that are looked for: what an image holds of a larger one has such a one in it."""
 _SHARE = 0.01  # of real images that may be flagged
 _FOUND = 0.95  # of real images with a cutout: a large one leaves a margin, which blurred images would fall into
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.cutouts import Detector, with_cutouts
+from bench.cutouts import LARGEST, Detector, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
 from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
@@ -93,6 +93,7 @@ def artefacts(
     cutout = POLICIES[policy].cutout
     if not cutout:
         raise UserError(f"the policy {policy} cuts nothing out")
+    found_by = min(cutout, LARGEST)
     rows, shown, detector = [], [], None
     for method, term in CUT.items():
         for seed in seeds:
@@ -101,22 +102,22 @@ def artefacts(
             images = sample(run, num)
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
-                detector = Detector.of(train, cutout)
+                detector = Detector.of(train, found_by)
                 shown.append(with_cutouts(train, cutout)[: 2 * _COLUMNS])
             cut = with_cutouts(images, cutout)
             gain = _gain(run, train, images[: len(train)], cut[: len(train)])
             rows.append({"method": method, "seed": seed, "flagged": detector.share(images), "gain": gain})
             if method == "baseline":
-                rows[-1]["found"] = detector.share(cut)
+                rows[-1]["found"] = detector.share(with_cutouts(images, found_by))
             say(rows[-1])
             shown += [images[: 3 * _COLUMNS]] if seed == seeds[0] else []
     found = {
         "window": detector.window,
         "threshold": detector.threshold,
-        "cutout": round(cutout * train.shape[-1]),
+        "cutout": round(found_by * train.shape[-1]),
         "held_out": len(held_out),
         "false_positives": detector.share(held_out),
-        "true_positives": detector.share(with_cutouts(held_out, cutout)),
+        "true_positives": detector.share(with_cutouts(held_out, found_by)),
     }
     asked = {"settings": settings, "policy": policy, "weight": weight}
     write(out / f"{name}.json", {"num": num, "seeds": seeds, **asked, "detector": found, "rows": rows})

@@ -90,6 +90,7 @@ TABLES = {
     "icr-artefacts": artefacts,
     "icr-artefacts-strong": artefacts,
     "icr-artefacts-large": artefacts,
+    "icr-artefacts-covering": artefacts,
     "icr-sweep-unnormalised": sweep,
     "icr-sweep": sweep,
     "icr-emoji64": emoji,
