@@ -45,8 +45,8 @@ SMALL_MAP = 4 * 4
 WIDE, WIDE_CORRELATED = 128 * 256, 64 * 64
 """Pairs of channels from which it is: below, the product is over before the patches are copied."""
 
-NARROW, NARROW_BF16 = 16, 32
-"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves."""
+NARROW = 16
+"""Channels up to which the adjoint of a 4x4 convolution with stride 2 goes by halves; in fp32 with a padding, FEW_CHANNELS."""
 
 FEW_CHANNELS, MANY_CHANNELS, MANY_ONTO_ONE = 4, {3: 32, 7: 8}, 8
 """A convolution onto at most so few channels from at least so many, by the kernel (or onto one), goes by blocks."""
@@ -355,8 +355,9 @@ def _by_blocks(after: int, before: int, kernel: int, stride: int, padding: int, 
 
 
 def _by_halves(dtype: torch.dtype, weight: Sequence[int], stride: int, padding: int, side: Sequence[int]) -> bool:
-    few = weight[1] <= (NARROW_BF16 if dtype == torch.bfloat16 else NARROW)
-    return few and (weight[2], stride) == (4, 2) and padding <= 1 and not (side[0] % 2 or side[1] % 2)
+    # The padding is cut off in a copy, which on wide maps in fp32 takes what the product gains.
+    few = FEW_CHANNELS if dtype == torch.float32 and padding else NARROW
+    return weight[1] <= few and (weight[2], stride) == (4, 2) and padding <= 1 and not (side[0] % 2 or side[1] % 2)
 
 
 def _sides(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int]:
