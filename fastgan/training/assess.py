@@ -103,10 +103,8 @@ def evaluate(
     asked = [wanted(name, features, usual) for name in chosen]
     if not asked:
         source = run.config.data.source
-        raise UserError(
-            f"data.source {source} has no metric of its own"
-            + ("" if points else ": give --metrics fid,kid with Inception's weights or --features random (docs/evaluation.md)")
-        )
+        ask = "give --metrics fid,kid,prc with Inception's weights or --features random (docs/evaluation.md)"
+        raise UserError(f"data.source {source} has no metric of its own" + ("" if points else f": {ask}"))
     if split not in reference.SPLITS:
         raise UserError(f"unknown split {split!r}: {nearest(split, reference.SPLITS)}")
     for metric, _ in asked:
