@@ -11,13 +11,14 @@ interrupted). Results are one JSON file each; `docs/make_icr.py` makes the table
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.cutouts import LARGEST, Detector, with_cutouts
+from bench.cutouts import LARGEST, Detector, squares, with_cutouts
 from bench.experiments import METRICS, RESULTS, Seeds, judged, main, say, trained, write
 from fastgan.checked import UserError
 from fastgan.data import Stream, open_source
@@ -90,10 +91,10 @@ def artefacts(
         out: Folder of NAME.json.
         pictures: Folder of NAME.png.
     """
-    cutout = POLICIES[policy].cutout
-    if not cutout:
+    cut_out = POLICIES[policy]
+    if not cut_out.cutout:
         raise UserError(f"the policy {policy} cuts nothing out")
-    found_by = min(cutout, LARGEST)
+    found_by = replace(squares(cut_out), cutout=min(cut_out.cutout, LARGEST))
     rows, shown, detector = [], [], None
     for method, term in CUT.items():
         for seed in seeds:
@@ -103,8 +104,8 @@ def artefacts(
             if detector is None:
                 train, held_out = (_real(run, split) for split in ("train", "held-out"))
                 detector = Detector.of(train, found_by)
-                shown.append(with_cutouts(train, cutout)[: 2 * _COLUMNS])
-            cut = with_cutouts(images, cutout)
+                shown.append(with_cutouts(train, cut_out)[: 2 * _COLUMNS])
+            cut = with_cutouts(images, cut_out)
             gain = _gain(run, train, images[: len(train)], cut[: len(train)])
             rows.append({"method": method, "seed": seed, "flagged": detector.share(images), "gain": gain})
             if method == "baseline":
@@ -114,7 +115,7 @@ def artefacts(
     found = {
         "window": detector.window,
         "threshold": detector.threshold,
-        "cutout": round(found_by * train.shape[-1]),
+        "cutout": round(found_by.cutout * train.shape[-1]),
         "held_out": len(held_out),
         "false_positives": detector.share(held_out),
         "true_positives": detector.share(with_cutouts(held_out, found_by)),

@@ -91,6 +91,7 @@ TABLES = {
     "icr-artefacts-strong": artefacts,
     "icr-artefacts-large": artefacts,
     "icr-artefacts-covering": artefacts,
+    "icr-artefacts-white": artefacts,
     "icr-sweep-unnormalised": sweep,
     "icr-sweep": sweep,
     "icr-emoji64": emoji,

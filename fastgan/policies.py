@@ -12,6 +12,7 @@ PolicyName = Literal[
     "cutout",
     "large-cutout",
     "covering-cutout",
+    "white-cutout",
     "diffaugment",
     "color",
     "translation",
@@ -24,12 +25,13 @@ PolicyName = Literal[
 POLICIES: dict[str, Policy] = {
     # Consistency regularisation's: as published; without the mirror image, for what has a left and a right (digits, letters);
     # with a rectangle cut out; with a large rectangle cut out, and nothing else; with one so large that it covers the whole of
-    # every fourth image, and nine sixteenths of any.
+    # every fourth image, and nine sixteenths of any; with a white one.
     "flip-shift": CONSISTENCY,
     "shift": Policy(shift=1 / 8, border="reflect"),
     "cutout": Policy(flip=0.5, shift=1 / 8, border="reflect", cutout=1 / 4),
     "large-cutout": Policy(cutout=3 / 4),
     "covering-cutout": Policy(cutout=3 / 2),
+    "white-cutout": Policy(cutout=1 / 2, fill=1.0),
     # Differentiable augmentation's "color,translation,cutout" (Zhao et al., NeurIPS 2020) and its parts.
     "diffaugment": DIFFAUGMENT,
     "color": Policy(**_COLOURS),

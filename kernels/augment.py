@@ -5,7 +5,7 @@
     saturation    x = s (x - m) + m,     m of each pixel over its channels
     contrast      x = k (x - M) + M,     M of each image
     shift         x[i, j] = x[i - dy, j - dx],     from outside the frame: 0, or the frame's reflection
-    cutout        x = 0                                                                 in a rectangle
+    cutout        x = f                                                                 in a rectangle
 
 The order of colours, shift and cutout is that of Zhao et al., "Differentiable augmentation for data-efficient GAN training"
 (NeurIPS 2020, section 3; its policy "color,translation,cutout"); the flip, which they leave to the data, comes first.
@@ -65,6 +65,11 @@ def _check_border(border: str) -> None:
         raise ValueError(f"border must be one of {', '.join(BORDERS)}, not {border!r}")
 
 
+def _check_fill(fill: float) -> None:
+    if not math.isfinite(fill):
+        raise ValueError(f"fill must be finite, not {fill}")
+
+
 @dataclass(frozen=True, eq=False)
 class Transforms:
     """What `augment` does to each sample of a batch. What is None is not done, and costs nothing.
@@ -91,7 +96,8 @@ class Policy:
     """What `draw_transforms` draws from. What is left at its default is not drawn: its field in Transforms is None.
 
     Raises:
-        ValueError: a probability outside [0, 1], a negative fraction, an empty range, an unknown border.
+        ValueError: a probability outside [0, 1], a negative fraction, an empty range, an unknown border, a fill that isn't
+            finite.
     """
 
     flip: float = 0.0
@@ -102,6 +108,8 @@ class Policy:
     """What a shift brings in: `augment`'s border. Kept here for who calls both."""
     cutout: float = 0.0
     """Side of the rectangle as a fraction of the image's. Its centre lies anywhere in the image."""
+    fill: float = 0.0
+    """What the rectangle is filled with: `augment`'s fill. Kept here as border is."""
     brightness: tuple[float, float] | None = None
     saturation: tuple[float, float] | None = None
     contrast: tuple[float, float] | None = None
@@ -118,6 +126,7 @@ class Policy:
             if bounds is not None and not bounds[0] <= bounds[1]:
                 raise ValueError(f"{name} is drawn from (low, high) with low <= high, not {bounds}")
         _check_border(self.border)
+        _check_fill(self.fill)
 
 
 CONSISTENCY = Policy(flip=0.5, shift=1 / 8, border="reflect")
@@ -195,7 +204,7 @@ def _part(fraction: float, side: int) -> int:
     return int(fraction * side + 0.5)
 
 
-def augment(x: Tensor, transforms: Transforms, border: str = "zero") -> Tensor:
+def augment(x: Tensor, transforms: Transforms, border: str = "zero", fill: float = 0.0) -> Tensor:
     """Flips, shifts, cuts and colours each image as `transforms` says, in one read and one write (contrast: one more read).
 
     Args:
@@ -203,21 +212,24 @@ def augment(x: Tensor, transforms: Transforms, border: str = "zero") -> Tensor:
         transforms: for B samples, on x's device. Parameters are constants: they get no gradient.
         border: what a shift brings in, "zero" or "reflect" (without repeating the edge; a shift beyond the side goes to and
             fro; with one pixel there is nothing else to bring in than that).
+        fill: what cut-out rectangles are filled with; 0 is mid-grey.
 
     Returns:
         Of x's shape and type; contiguous or channels last as x, contiguous where x is neither. Differentiable to any order
         towards x. x itself where there is nothing to do.
 
     Raises:
-        ValueError: an x that isn't images, a parameter of another shape, type or device, an unknown border.
+        ValueError: an x that isn't images, a parameter of another shape, type or device, an unknown border, a fill that
+            isn't finite.
     """
     _check_border(border)
+    _check_fill(fill)
     if x.dim() != 4 or not x.is_floating_point() or 0 in x.shape[1:]:
         raise ValueError(f"augment takes floating-point images (B, C, H, W) of a pixel or more, not {x.dtype} {tuple(x.shape)}")
     parameters = {name: _checked(x, name, getattr(transforms, name)) for name in _PARAMETERS}
     if x.shape[1] == 1:
         parameters["saturation"] = None  # one channel is its own mean
-    return x if all(value is None for value in parameters.values()) else _augment(x, **parameters, border=border)
+    return x if all(value is None for value in parameters.values()) else _augment(x, **parameters, border=border, fill=fill)
 
 
 _REAL, _WHOLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16), (torch.int32, torch.int64)
@@ -244,7 +256,7 @@ def _checked(x: Tensor, name: str, value: Tensor | None) -> Tensor | None:
     return value.detach().contiguous()
 
 
-def augment_reference(x: Tensor, transforms: Transforms, border: str = "zero") -> Tensor:
+def augment_reference(x: Tensor, transforms: Transforms, border: str = "zero", fill: float = 0.0) -> Tensor:
     """`augment` as it is usually written, without its checks: an operation of torch for each transform, in x's precision."""
     device, (height, width) = x.device, x.shape[2:]
     t = transforms
@@ -277,6 +289,8 @@ def augment_reference(x: Tensor, transforms: Transforms, border: str = "zero") -
         row, column = torch.arange(height, device=device), torch.arange(width, device=device)
         cut = ((row >= top) & (row < top + high))[:, :, None] & ((column >= left) & (column < left + wide))[:, None, :]
         x = x * (~cut)[:, None].to(x.dtype)
+        if fill:
+            x = x + fill * cut[:, None].to(x.dtype)
     return x
 
 
@@ -295,6 +309,7 @@ def _augment_cpu(
     saturation: Tensor | None,
     contrast: Tensor | None,
     border: str,
+    fill: float,
 ) -> Tensor:
     """Operations that run at the speed of memory in both layouts: whole rows of it are chosen, then numbers within a row.
     What they write is written over where it can be: fresh pages cost as much as the arithmetic."""
@@ -308,6 +323,8 @@ def _augment_cpu(
     if columns is not None:
         lines = torch.gather(lines, 3, columns.expand(lines.shape), out=spare if rows is not None else None)
     lines = _kept(lines, x, shift if border == "zero" else None, cutout)
+    if cutout is not None and fill:
+        lines = _filled(lines, x, cutout, fill)
     return _like(lines, x)
 
 
@@ -434,6 +451,17 @@ def _kept(lines: Tensor, x: Tensor, shift: Tensor | None, cutout: Tensor | None)
     mask = patterns.index_select(0, pattern.view(-1)).view(batch, 1, height, length)
     raw = lines.view(bits)
     return torch.bitwise_and(raw, mask, out=None if _same(lines, x) else raw).view(lines.dtype)
+
+
+def _filled(lines: Tensor, x: Tensor, cutout: Tensor, fill: float) -> Tensor:
+    """The rows of x, in place, with `fill` in the cut-out rectangles: `_kept` has copied what it cut."""
+    height, length = lines.shape[2:]
+    top, left, high, wide = cutout[:, :, None].unbind(1)
+    row, number = torch.arange(height, device=x.device), torch.arange(length, device=x.device)
+    column = number // (length // x.shape[3])
+    rows, columns = (row >= top) & (row < top + high), (column >= left) & (column < left + wide)
+    cut = rows[:, None, :, None] & columns[:, None, None, :]
+    return lines.masked_fill_(cut, fill)
 
 
 @triton.jit
@@ -584,7 +612,7 @@ def sum_kernel(
 @triton.jit
 def augment_kernel(
     x_ptr, out_ptr, flip_ptr, shift_ptr, cutout_ptr, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr,
-    planes, height, width, parts, numbers,
+    planes, height, width, parts, numbers, fill,
     REFLECT: tl.constexpr, INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr,
     GROUP: tl.constexpr, USED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -611,7 +639,7 @@ def augment_kernel(
         x = tl.where(seen, x, 0.0)
     if cutout_ptr is not None:
         cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :]
-        x = tl.where(cut[None, :, :], 0.0, x)
+        x = tl.where(cut[None, :, :], fill, x)
     out = out_ptr + (start + row[None, :, None].to(tl.int64) * length) + at[None, None, :]
     tl.store(out, x.to(out_ptr.dtype.element_ty), mask=inside)
 
@@ -686,12 +714,13 @@ def _launch_augment(
     saturation: Tensor | None,
     contrast: Tensor | None,
     border: str,
+    fill: float,
 ) -> Tensor:
     x = dense_rows(x)
     if saturation is not None and x.shape[1] > MAX_MIXED:
-        return _augment_cpu(x, flip, shift, cutout, brightness, saturation, contrast, border)
+        return _augment_cpu(x, flip, shift, cutout, brightness, saturation, contrast, border, fill)
     partial = None if contrast is None else _sums(x, None, None)
-    return _launch(augment_kernel, x, partial, border, flip, shift, cutout, brightness, saturation, contrast)
+    return _launch(augment_kernel, x, partial, border, (flip, shift, cutout, brightness, saturation, contrast), fill)
 
 
 def _launch_augment_backward(
@@ -707,7 +736,7 @@ def _launch_augment_backward(
     if saturation is not None and upstream.shape[1] > MAX_MIXED:
         return _augment_backward_cpu(upstream, flip, shift, cutout, saturation, contrast, border)
     partial = None if contrast is None else _sums(upstream, shift if border == "zero" else None, cutout)
-    return _launch(augment_backward_kernel, upstream, partial, border, flip, shift, cutout, saturation, contrast)
+    return _launch(augment_backward_kernel, upstream, partial, border, (flip, shift, cutout, saturation, contrast))
 
 
 def _inner(x: Tensor) -> int:
@@ -736,7 +765,9 @@ def _sums(x: Tensor, shift: Tensor | None, cutout: Tensor | None) -> Tensor:
     return partial
 
 
-def _launch(kernel, x: Tensor, partial: Tensor | None, border: str, *parameters: Tensor | None) -> Tensor:
+def _launch(
+    kernel, x: Tensor, partial: Tensor | None, border: str, parameters: Sequence[Tensor | None], *numbers: float
+) -> Tensor:
     batch, channels, height, width = x.shape
     inner = _inner(x)
     planes, length = channels // inner, width * inner
@@ -752,7 +783,7 @@ def _launch(kernel, x: Tensor, partial: Tensor | None, border: str, *parameters:
     parts = 0 if partial is None else partial.shape[1]
     launch(
         kernel, (batch * triton.cdiv(planes, tile) * triton.cdiv(height, rows) * blocks,),
-        x, out, *parameters, partial, planes, height, width, parts, channels * height * width,
+        x, out, *parameters, partial, planes, height, width, parts, channels * height * width, *numbers,
         warps=WARPS, REFLECT=border == "reflect", INNER=inner, PLANES=tile, ROWS=rows, LINE=line, GROUP=group, USED=used,
         PARTS=PARTS,
     )  # fmt: skip
@@ -769,6 +800,11 @@ _augment_backward = operator(
 
 
 def _save(ctx, inputs, output) -> None:
+    _, *parameters, ctx.border, _ = inputs
+    ctx.save_for_backward(*parameters)
+
+
+def _save_linear(ctx, inputs, output) -> None:
     _, *parameters, ctx.border = inputs
     ctx.save_for_backward(*parameters)
 
@@ -778,23 +814,28 @@ def _backward(ctx, upstream: Tensor):
     linear = (flip, shift, cutout, saturation, contrast)
     if any(parameter is not None for parameter in linear):
         upstream = _augment_backward(upstream, *linear, ctx.border)
-    return upstream, *(None for _ in parameters), None
+    return upstream, *(None for _ in parameters), None, None
 
 
 def _backward_again(ctx, upstream: Tensor):
     flip, shift, cutout, saturation, contrast = parameters = ctx.saved_tensors
-    again = _augment(upstream, flip, shift, cutout, None, saturation, contrast, ctx.border)
+    again = _augment(upstream, flip, shift, cutout, None, saturation, contrast, ctx.border, 0.0)
     return again, *(None for _ in parameters), None
 
 
 _augment.register_autograd(_backward, setup_context=_save)
-_augment_backward.register_autograd(_backward_again, setup_context=_save)
+_augment_backward.register_autograd(_backward_again, setup_context=_save_linear)
 
 
 def _arguments(example: Example, device: str, seed: int) -> dict:
     x, policy = example.tensor(device, seed), example.options["policy"]
     numbers = torch.rand(len(x), _NUMBERS, generator=torch.Generator().manual_seed(seed)).to(device)
-    return {"x": x, "transforms": _transforms(policy, numbers, tuple(x.shape[2:])), "border": policy.border}
+    return {
+        "x": x,
+        "transforms": _transforms(policy, numbers, tuple(x.shape[2:])),
+        "border": policy.border,
+        "fill": policy.fill,
+    }
 
 
 def _minimum(example: Example) -> tuple[int, int]:
@@ -832,6 +873,8 @@ OPERATION = Operation(
             "policy": Policy(shift=3.0, border="reflect")}),
         Example("flip", (3, 3, 5, 6), channels_last=True, options={"policy": Policy(flip=0.5)}),
         Example("cutout", (3, 2, 5, 6), options={"policy": Policy(cutout=0.6)}),
+        Example("cutout, filled", (3, 3, 5, 6), channels_last=True, options={
+            "policy": Policy(shift=0.4, cutout=0.6, fill=-0.75, contrast=(0.5, 1.5))}),
         Example("brightness", (3, 2, 5, 6), options={"policy": Policy(brightness=(-1.0, 1.0))}),
         Example("saturation", (3, 5, 5, 6), options={"policy": Policy(saturation=(0.0, 2.0))}),
         Example("contrast, flip", (3, 2, 70, 40), options={"policy": Policy(flip=0.5, contrast=(0.5, 1.5))}),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastgan.draw import Draw
 from fastgan.judgement import View, judge
-from fastgan.kernels.augment import Transforms
+from fastgan.kernels.augment import Policy, Transforms
 from fastgan.terms import Imagined, Scene, Term
 
 SIDE = (7, 6)
@@ -112,12 +112,12 @@ def squared_norms(network: Callable, images: Tensor, labels: Tensor | None = Non
     return found
 
 
-def transformed(images: Tensor, transforms: Transforms, border: str) -> Tensor:
+def transformed(images: Tensor, transforms: Transforms, policy: Policy) -> Tensor:
     """T, one sample after the other, as its formula has it; differentiable."""
-    return torch.stack([_transformed(image, transforms, i, border) for i, image in enumerate(images)])
+    return torch.stack([_transformed(image, transforms, i, policy.border, policy.fill) for i, image in enumerate(images)])
 
 
-def _transformed(x: Tensor, transforms: Transforms, i: int, border: str) -> Tensor:
+def _transformed(x: Tensor, transforms: Transforms, i: int, border: str, fill: float) -> Tensor:
     t = {name: None if value is None else value[i].tolist() for name, value in vars(transforms).items()}
     if t["flip"]:
         x = x.flip(-1)
@@ -146,5 +146,5 @@ def _transformed(x: Tensor, transforms: Transforms, i: int, border: str) -> Tens
         for row in range(max(top, 0), min(top + height, x.shape[1])):
             for column in range(max(left, 0), min(left + width, x.shape[2])):
                 kept[:, row, column] = 0
-        x = x * kept
+        x = x * kept + fill * (1 - kept)
     return x

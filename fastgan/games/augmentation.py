@@ -46,7 +46,8 @@ class Augmentation(nn.Module):
         size, settings, probability = tuple(images.shape[2:]), self.settings, self.probability
         if settings.probability_end is not None:
             probability = annealed(settings.probability, settings.probability_end, self.burnt_in(draw.step))
-        return augment(images, draw.transforms(f"augment/{name}", self.policy, size, probability), self.policy.border)
+        transforms = draw.transforms(f"augment/{name}", self.policy, size, probability)
+        return augment(images, transforms, self.policy.border, self.policy.fill)
 
     @torch.no_grad()
     def observed(self, scores: Tensor) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ def transformed(view: View, scene: Scene, name: str, policy: PolicyName) -> View
     """T(view), with transforms drawn under this name."""
     chosen = POLICIES[policy]
     transforms = scene.draw.transforms(name, chosen, tuple(view.images.shape[2:]))
-    return View(augment(view.images, transforms, chosen.border), view.labels)
+    return View(augment(view.images, transforms, chosen.border, chosen.fill), view.labels)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from bench.cutouts import CUTOUT, Detector, greyness, with_cutouts
+from bench.cutouts import Detector, distance, squares, with_cutouts
+from fastgan.kernels.augment import Policy
+from fastgan.policies import POLICIES
 
 SIDE = 32
-CUT = round(CUTOUT * SIDE)
+CUTOUT, LARGE = (squares(POLICIES[name]) for name in ("cutout", "large-cutout"))
+CUT = round(CUTOUT.cutout * SIDE)
 
 
 def blobs(count, channels=1):
@@ -19,30 +22,31 @@ def blobs(count, channels=1):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_cutouts_are_found_and_little_else(channels):
-    images = blobs(400, channels)
-    detector = Detector.of(images[:200])
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_cutouts_are_found_and_little_else(fill, channels):
+    images, policy = blobs(400, channels), Policy(cutout=1 / 4, fill=fill)
+    detector = Detector.of(images[:200], policy)
     assert detector.window == 6
     assert detector.share(images[:200]) < 0.016
     assert detector.share(images[200:]) < 0.04
-    cut = with_cutouts(images[200:])
+    cut = with_cutouts(images[200:], policy)
     assert detector.share(cut) > 0.75
     assert detector.share(cut + 0.05 * torch.randn(cut.shape, generator=torch.Generator().manual_seed(1))) > 0.6
-    assert torch.equal(detector.flags(cut), greyness(cut, 6) < detector.threshold)
+    assert torch.equal(detector.flags(cut), distance(cut, 6, fill) < detector.threshold)
 
 
 def test_large_cutouts_leave_a_margin():
     images = blobs(400)
-    small, large = Detector.of(images[:200]), Detector.of(images[:200], 3 / 4)
+    small, large = Detector.of(images[:200], CUTOUT), Detector.of(images[:200], LARGE)
     assert large.window == 18
-    assert large.share(with_cutouts(images[200:], 3 / 4)) == pytest.approx(0.95, abs=0.05)
+    assert large.share(with_cutouts(images[200:], LARGE)) == pytest.approx(0.95, abs=0.05)
     assert large.share(images) == 0
-    assert large.share(with_cutouts(images)) < 0.1 < small.share(with_cutouts(images))
+    assert large.share(with_cutouts(images, CUTOUT)) < 0.1 < small.share(with_cutouts(images, CUTOUT))
 
 
 def test_a_patch_of_another_grey_or_too_small_is_none():
     images = blobs(200)
-    detector = Detector.of(images)
+    detector = Detector.of(images, CUTOUT)
     background = torch.full((1, 1, SIDE, SIDE), -1.0)
     for value, side, flagged in ((0.0, CUT, True), (0.0, CUT // 2, False), (0.5, CUT, False), (-0.5, CUT, False)):
         image = background.clone()
@@ -52,7 +56,8 @@ def test_a_patch_of_another_grey_or_too_small_is_none():
 
 def test_cutouts_are_those_of_the_policy():
     images = torch.full((100, 1, SIDE, SIDE), -1.0)
-    cut = with_cutouts(images)
+    cut = with_cutouts(images, CUTOUT)
     assert set(cut.unique().tolist()) == {-1.0, 0.0}
+    assert set(with_cutouts(images, Policy(cutout=1 / 4, fill=0.5)).unique().tolist()) == {-1.0, 0.5}
     assert (cut == 0).flatten(1).sum(1).max() == CUT**2
-    assert not torch.equal(cut, with_cutouts(images, seed=1))
+    assert not torch.equal(cut, with_cutouts(images, CUTOUT, seed=1))

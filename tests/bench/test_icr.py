@@ -56,13 +56,13 @@ def test_artefacts_are_counted_and_drawn(tmp_path):
     assert kept["r1"].gamma == 1
 
 
-@pytest.mark.parametrize("policy", ["large-cutout", "covering-cutout"])
-def test_artefacts_of_another_policy(tmp_path, policy):
+@pytest.mark.parametrize(("policy", "found"), [("large-cutout", 12), ("covering-cutout", 12), ("white-cutout", 8)])
+def test_artefacts_of_another_policy(tmp_path, policy, found):
     options = {"settings": (), "policy": policy, "weight": 3.0, "pictures": tmp_path}
     result, _ = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
     kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.cr*"))).config.terms["cr"]
     assert (kept.policy, kept.weight) == (policy, 3)
-    assert result["detector"]["cutout"] == round(3 / 4 * 16)
+    assert result["detector"]["cutout"] == found
     with pytest.raises(UserError, match="cuts nothing out"):
         icr.artefacts(policy="shift", runs=tmp_path / "runs", out=tmp_path)
 

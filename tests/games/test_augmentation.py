@@ -24,7 +24,7 @@ from fastgan.training import checkpoint
 from fastgan.training.folder import Folder
 from fastgan.training.loop import build_session, open_source
 
-USED = ["diffaugment", "color-translation", "ada", "flip-shift"]
+USED = ["white-cutout", "diffaugment", "color-translation", "ada", "flip-shift"]
 
 
 class Double(nn.Module):
@@ -63,7 +63,7 @@ def images(batch=4):
 def by_hand(policy, name, x, purpose="D"):
     """T of x with the transforms that this view draws; T itself written anew."""
     transforms = draw(purpose).transforms(f"augment/{name} 0" if name != "real" else "augment/real", POLICIES[policy], SIDE)
-    return transformed(x, transforms, POLICIES[policy].border)
+    return transformed(x, transforms, POLICIES[policy])
 
 
 def close(found, expected, network):
@@ -86,7 +86,7 @@ def test_d_sees_t_of_every_view(policy):
     chosen = POLICIES["flip-shift"]
     scores = {}
     for side, x in (("real", real), ("fake", fake)):
-        moved = transformed(x, draw().transforms(f"bcr-{side}", chosen, SIDE), chosen.border)
+        moved = transformed(x, draw().transforms(f"bcr-{side}", chosen, SIDE), chosen)
         scores[side] = d(by_hand(policy, side, x)), d(by_hand(policy, f"bcr_{side}", moved))
     expected = softplus(-scores["real"][0]) + softplus(scores["fake"][0])
     expected = expected + 2 * (scores["real"][0] - scores["real"][1]).square().mean()

@@ -43,7 +43,7 @@ def moved(transforms, device):
     return Transforms(**{n: None if getattr(transforms, n) is None else getattr(transforms, n).to(device) for n in FIELDS})
 
 
-def by_pixel(x, transforms, border):
+def by_pixel(x, transforms, border, fill=0.0):
     """T as the head of augment.py defines it, a number at a time; without the colours' algebra and without the folding."""
     t = {name: getattr(transforms, name).tolist() for name in FIELDS if getattr(transforms, name) is not None}
     batch, channels, height, width = x.shape
@@ -68,6 +68,7 @@ def by_pixel(x, transforms, border):
         for i in range(height):
             for j in range(width):
                 if top <= i < top + high and left <= j < left + wide:
+                    out[b, :, i, j] = fill
                     continue
                 p, q = (bounced(i - down, height), bounced(j - right, width)) if border == "reflect" else (i - down, j - right)
                 if 0 <= p < height and 0 <= q < width:
@@ -94,10 +95,11 @@ def test_every_pixel_is_where_the_definition_puts_it(shape, layout, border, path
     for seed in range(6):
         present = [name for name in FIELDS if seed == 0 or chance.random() < 0.5]
         x, t = images(*shape, seed=seed, layout=layout, path=path), any_transforms(shape[0], shape[2:], seed, present, path)
+        fill = chance.choice((0.0, 1.0, -0.75))
         with through(path):
-            y = augment(x, t, border)
-        torch.testing.assert_close(y.cpu(), by_pixel(x.cpu(), moved(t, "cpu"), border), rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(augment_reference(x, t, border), y, rtol=1e-10, atol=1e-12)
+            y = augment(x, t, border, fill)
+        torch.testing.assert_close(y.cpu(), by_pixel(x.cpu(), moved(t, "cpu"), border, fill), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(augment_reference(x, t, border, fill), y, rtol=1e-10, atol=1e-12)
 
 
 @both_paths
@@ -111,7 +113,7 @@ def test_the_gradient_is_the_adjoint(shape, layout, border, path):
         x = images(*shape, seed=seed, layout=layout, path=path).requires_grad_()
         g = images(*shape, seed=seed + 100, layout=layout, path=path)
         with through(path):
-            y, zero = augment(x, t, border), augment(torch.zeros_like(x), t, border)
+            y, zero = augment(x, t, border, 0.5), augment(torch.zeros_like(x), t, border, 0.5)
             (back,) = torch.autograd.grad(y, x, g)
         assert back.stride() == g.stride()
         torch.testing.assert_close((back * x).sum(), (g * (y - zero)).sum(), rtol=1e-9, atol=1e-9)
@@ -164,14 +166,15 @@ def test_the_same_transforms_are_the_same_map_for_two_tensors(border, path):
 
 
 @both_paths
-def test_what_is_cut_out_is_zero_even_where_it_was_broken(path):
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_what_is_cut_out_is_the_fill_even_where_it_was_broken(fill, path):
     x = images(1, 2, 4, 4, path=path)
     x[0, 0, 1, 1], x[0, 1, 2, 2] = math.nan, math.inf
     t = Transforms(cutout=torch.tensor([[1, 1, 2, 2]], device=x.device))
     with through(path):
-        y = augment(x.requires_grad_(), t)
+        y = augment(x.requires_grad_(), t, fill=fill)
         (back,) = torch.autograd.grad(y, x, torch.full_like(x, math.nan))
-    assert (y[:, :, 1:3, 1:3] == 0).all()
+    assert (y[:, :, 1:3, 1:3] == fill).all()
     assert torch.equal(y[:, :, 0], x[:, :, 0])
     assert (back[:, :, 1:3, 1:3] == 0).all()
     assert back[:, :, 0].isnan().all()
@@ -191,7 +194,7 @@ def test_memory_layouts_are_kept_and_the_input_is_not_written(layout, path):
         before = x.clone()
         for name in FIELDS:
             with through(path):
-                y = augment(x, any_transforms(2, (6, 5), 0, [name], path))
+                y = augment(x, any_transforms(2, (6, 5), 0, [name], path), fill=1.0)
             assert (y.stride(), y.dtype) == (x.stride(), dtype)
             assert torch.equal(x, before)
     with through(path):
@@ -268,7 +271,7 @@ def test_nothing_waits_for_the_device():
     x = torch.empty(4, 3, 8, 8, device="meta", requires_grad=True)
     y = augment(x, t, "reflect")
     assert torch.autograd.grad(y, x, torch.empty_like(y))[0].shape == x.shape
-    assert module._augment_cpu(x.detach(), *(getattr(t, name) for name in FIELDS), "zero").shape == x.shape
+    assert module._augment_cpu(x.detach(), *(getattr(t, name) for name in FIELDS), "zero", 1.0).shape == x.shape
 
 
 @borders
@@ -278,7 +281,7 @@ def test_operators(border):
         x = images(3, 3, 4, 5, layout=layout).requires_grad_()
         for drop in ((), ("flip", "shift"), FIELDS[3:]):
             given = {name: None if name in drop else getattr(t, name) for name in FIELDS}
-            torch.library.opcheck(torch.ops.fastgan.augment.default, (x, *given.values(), border))
+            torch.library.opcheck(torch.ops.fastgan.augment.default, (x, *given.values(), border, 0.5))
             linear = [value for name, value in given.items() if name != "brightness"]
             torch.library.opcheck(torch.ops.fastgan.augment_backward.default, (x, *linear, border))
 
@@ -290,6 +293,7 @@ def test_operators(border):
         ({"x": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "floating-point images"),
         ({"x": torch.zeros(2, 3, 0, 8)}, "a pixel or more"),
         ({"border": "wrap"}, "border must be one of zero, reflect, not 'wrap'"),
+        ({"fill": math.nan}, "fill must be finite, not nan"),
         ({"flip": torch.zeros(2)}, r"flip must be bool \(2,\) on cpu, not torch.float32"),
         ({"flip": torch.zeros(3, dtype=torch.bool)}, r"flip must be bool \(2,\) on cpu, not torch.bool \(3,\)"),
         ({"shift": torch.zeros(2, 2)}, r"shift must be int32 or int64 \(2, 2\)"),
@@ -301,9 +305,9 @@ def test_operators(border):
     ],
 )
 def test_wrong_arguments_are_named(change, message):
-    x, border = change.pop("x", torch.zeros(2, 3, 8, 8)), change.pop("border", "zero")
+    x, border, fill = change.pop("x", torch.zeros(2, 3, 8, 8)), change.pop("border", "zero"), change.pop("fill", 0.0)
     with pytest.raises(ValueError, match=message):
-        augment(x, Transforms(**change), border)
+        augment(x, Transforms(**change), border, fill)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +319,7 @@ def test_wrong_arguments_are_named(change, message):
         ({"cutout": math.inf}, "cutout is a fraction of the side"),
         ({"contrast": (1.0, 0.5)}, "contrast is drawn from"),
         ({"border": "same"}, "border must be one of"),
+        ({"fill": math.inf}, "fill must be finite"),
     ],
 )
 def test_wrong_policies_are_named(settings, message):

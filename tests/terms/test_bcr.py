@@ -15,7 +15,7 @@ def expected(network, seen, real, fake, policy="flip-shift"):
     chosen, total = POLICIES[policy], 0
     halves = (real, seen.real, seen.real_labels, "bcr-real"), (fake, seen.fake.images, seen.fake.labels, "bcr-fake")
     for weight, images, labels, name in halves:
-        moved = transformed(images, seen.draw.transforms(name, chosen, SIDE), chosen.border)
+        moved = transformed(images, seen.draw.transforms(name, chosen, SIDE), chosen)
         given = () if labels is None else (labels,)
         distance = network(images, *given) - network(moved, *given)
         total = total + weight * (distance * distance).sum() / distance.numel()

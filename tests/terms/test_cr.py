@@ -10,7 +10,7 @@ from fastgan.terms import Consistency
 
 def expected(network, seen, weight, policy):
     chosen = POLICIES[policy]
-    moved = transformed(seen.real, seen.draw.transforms("cr", chosen, SIDE), chosen.border)
+    moved = transformed(seen.real, seen.draw.transforms("cr", chosen, SIDE), chosen)
     labels = () if seen.real_labels is None else (seen.real_labels,)
     distances = [(a - b) ** 2 for a, b in zip(network(seen.real, *labels), network(moved, *labels), strict=True)]
     return weight * sum(d.sum() for d in distances) / sum(d.numel() for d in distances)
