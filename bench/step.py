@@ -1,11 +1,12 @@
 """A round of a preset against the same round in plain eager PyTorch (`bench.eager`): `python -m bench.step [PRESET]`.
 
 Ours, in fp32 and in bf16, and the eager one each have a process of their own, set up as its users' would be (fastgan keeps
-freed memory, `engine.memory`; plain PyTorch does not), and take turns of a second or more, so that a machine that slows down
-slows all of them. Ratios are taken turn by turn and their median is shown. Beside them: peak memory, of the process (coarse:
-pages that are kept count) and of a round's tensors alone; the floating-point work that the round needs, and its share of the
-rate of a large matrix product, `a @ b` in the plain process in the same turns (convolutions and products come from different
-libraries, so in fp32 a share may pass 100 %); and the share of the time that is not spent in convolutions, from a profile.
+freed memory, `engine.memory`; plain PyTorch does not), with as many threads as the preset trains with, and take turns of a
+second or more, so that a machine that slows down slows all of them. Ratios are taken turn by turn and their median is shown.
+Beside them: peak memory, of the process (coarse: pages that are kept count) and of a round's tensors alone; the floating-point
+work that the round needs, and its share of the rate of a large matrix product, `a @ b` in the plain process in the same turns
+(convolutions and products come from different libraries, so in fp32 a share may pass 100 %); and the share of the time that is
+not spent in convolutions, from a profile.
 
 Networks that can compute activations again in the place of keeping them (`network.recompute`) do so in a fourth process, in
 bf16: its tensors' peak and its time against bf16's.
@@ -40,7 +41,7 @@ from fastgan import games
 from fastgan.checked import UserError
 from fastgan.config import Config, override
 from fastgan.data import DISTRIBUTIONS
-from fastgan.engine import LocalEngine, keep_freed_memory
+from fastgan.engine import LocalEngine, cpu_threads, keep_freed_memory
 from fastgan.networks import build
 from fastgan.networks.biggan import STYLES
 from fastgan.presets import preset
@@ -89,6 +90,7 @@ def main(
     turns: int = 9,
     turn_seconds: float = 1.5,
     generator_batch: int | None = None,
+    threads: int | None = None,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None,
 ) -> None:
@@ -100,12 +102,14 @@ def main(
         turns: Turns of each kind that count, after one that does not.
         turn_seconds: Length of a turn, at least; a tenth of it for a matrix product, twice as much for a profile.
         generator_batch: Latents of the generator's step in batches; the preset's own where not given.
+        threads: That each kind computes with, 0 as many as torch chooses; the preset's own where not given.
         json: Write the result here.
         plot: Draw the times here.
     """
     config = override(preset(name), [f"training.batch_size={batch_size}", "training.device=cpu"])
-    if generator_batch is not None:
-        config = override(config, [f"training.generator_batch={generator_batch}"])
+    for setting, value in {"generator_batch": generator_batch, "threads": threads}.items():
+        if value is not None:
+            config = override(config, [f"training.{setting}={value}"])
     result = measure(config, turns, turn_seconds)
     _show(result)
     if json is not None:
@@ -123,7 +127,9 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
     check_written(config)
     with ExitStack() as stack:
         kinds = kinds_of(config)
-        workers = {kind: stack.enter_context(Worker(kind, config, turn_seconds)) for kind in kinds}
+        workers = {
+            kind: stack.enter_context(Worker(kind, config, turn_seconds, threads=config.training.threads)) for kind in kinds
+        }
         seconds, products = in_turns(workers, turns)
         peaks = {kind: worker.ask("peak") for kind, worker in workers.items()}
         tensors = {kind: worker.ask("tensors") for kind, worker in workers.items()}
@@ -136,7 +142,7 @@ def measure(config: Config, turns: int, turn_seconds: float) -> dict:
         "preset": config.name,
         "batch_size": config.training.batch_size,
         "generator_batch": config.training.generator_batch,
-        "threads": torch.get_num_threads(),
+        "threads": config.training.threads or torch.get_num_threads(),
         "turns": turns,
         "seconds": median,
         "speedup": {kind: median_ratio(seconds["eager"], seconds[kind]) for kind in ("fp32", "bf16")},
@@ -170,7 +176,8 @@ def kinds_of(config: Config) -> tuple[Kind, ...]:
 
 
 class Worker:
-    """A process that plays rounds of one kind, one at a time, when asked; or what `make` gives it in the place of rounds."""
+    """A process that plays rounds of one kind, one at a time, when asked; or what `make` gives it in the place of rounds. It
+    computes with so many threads; 0 leaves torch its choice."""
 
     def __init__(
         self,
@@ -178,10 +185,11 @@ class Worker:
         config: Config,
         turn_seconds: float,
         make: Callable[[Config, Kind], Callable[[], object]] | None = None,
+        threads: int = 0,
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
-        arguments = theirs, kind, config, turn_seconds, make or _round
+        arguments = theirs, kind, config, turn_seconds, make or _round, threads
         self._process = spawn.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that a worker that dies is an end of file here, not a wait
@@ -207,27 +215,28 @@ class Worker:
         self._process.join()
 
 
-def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float, make: Callable) -> None:
+def _work(connection: Connection, kind: Kind, config: Config, turn_seconds: float, make: Callable, threads: int) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell of the GPU that it does not find
     if kind != "eager":
         keep_freed_memory()
-    run = make(config, kind)
-    answers = {
-        "round": lambda: (run(), _seconds(run, turn_seconds))[1],  # the first finds a cold cache and sleeping threads
-        **{
-            f"product {name}": partial(_seconds, _product(dtype), turn_seconds / 10)
-            for name, dtype in DTYPES.items()
-            if kind == "eager"
-        },
-        "peak": _peak_here,
-        "tensors": partial(_tensors_peak, run),
-        "outside": lambda: _outside_convolutions(run, 2 * turn_seconds),
-    }
-    try:
-        while True:
-            connection.send(answers[connection.recv()]())
-    except EOFError:  # nobody asks any more
-        pass
+    with cpu_threads(threads):
+        run = make(config, kind)
+        answers = {
+            "round": lambda: (run(), _seconds(run, turn_seconds))[1],  # the first finds a cold cache and sleeping threads
+            **{
+                f"product {name}": partial(_seconds, _product(dtype), turn_seconds / 10)
+                for name, dtype in DTYPES.items()
+                if kind == "eager"
+            },
+            "peak": _peak_here,
+            "tensors": partial(_tensors_peak, run),
+            "outside": lambda: _outside_convolutions(run, 2 * turn_seconds),
+        }
+        try:
+            while True:
+                connection.send(answers[connection.recv()]())
+        except EOFError:  # nobody asks any more
+            pass
 
 
 def needed_flop(config: Config) -> float:
@@ -439,7 +448,9 @@ def _show(result: dict) -> None:
             f"activations computed again in the backward pass (bf16): {again:,.0f} MiB of tensors instead of {kept:,.0f}, "
             f"{result['recomputed']:.2f}x the time"
         )
-    _OUT.print(f"needed: {result['needed_gflop']:.0f} GFLOP a round; matrix product: {rates} GFLOP/s")
+    _OUT.print(
+        f"needed: {result['needed_gflop']:.0f} GFLOP a round; matrix product: {rates} GFLOP/s; threads: {result['threads']}"
+    )
 
 
 def arguments(given: list[str]) -> list[str]:

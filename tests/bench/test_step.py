@@ -334,6 +334,24 @@ def test_a_worker_that_ends_is_named_not_waited_for():
             worker.ask("round")
 
 
+def test_a_worker_computes_with_the_threads_that_it_is_given():
+    class Once:
+        """The other end of a connection, which asks for a round and hangs up."""
+
+        asked, send = ["round"], staticmethod(lambda answer: None)
+
+        def recv(self):
+            if not self.asked:
+                raise EOFError
+            return self.asked.pop()
+
+    threads = set()
+    for given in (torch.get_num_threads() + 1, 0):
+        step._work(Once(), "eager", tiny(), 0.0, lambda config, kind: lambda: threads.add(torch.get_num_threads()), given)
+        Once.asked = ["round"]
+    assert threads == {torch.get_num_threads() + 1, torch.get_num_threads()}
+
+
 def test_only_what_lies_in_no_convolution_counts_as_outside():
     """Nothing but a convolution: all of the time, but for what surrounds it."""
     x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
