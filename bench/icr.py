@@ -39,10 +39,11 @@ METHODS = {"baseline": "sngan", "CR": "cr", "bCR": "bcr", "zCR": "zcr", "ICR": "
 """Method -> how the names of its presets end, after digits- and emoji64-."""
 CUT = {
     "baseline": (),
+    "CR, shifts": ("terms.cr.policy=shift", "terms.cr.weight={weight:g}"),
     "CR": ("terms.cr.policy={policy}", "terms.cr.weight={weight:g}"),
     "bCR": ("terms.bcr.policy={policy}", "terms.bcr.real={weight:g}", "terms.bcr.fake={weight:g}"),
 }
-"""Method -> settings on top of digits-sngan."""
+"""Method -> settings on top of digits-sngan. What CR does whatever T is, CR with a T that cuts nothing out does too."""
 _COLUMNS = 16  # of a picture's rows
 _FEW = 12  # images of a row of 64 pixels each
 _PAIRS = 2000  # of images, for their mean distance
@@ -78,7 +79,7 @@ def artefacts(
     out: Path = RESULTS,
     pictures: Path = IMAGES,
 ) -> None:
-    """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR, bCR.
+    """Share of generated digits that hold a cutout, where T cuts out: baseline without T, CR with T shifting instead, CR, bCR.
 
     Args:
         seeds: Of training.

@@ -25,7 +25,7 @@ PolicyName = Literal[
 POLICIES: dict[str, Policy] = {
     # Consistency regularisation's: as published; without the mirror image, for what has a left and a right (digits, letters);
     # with a rectangle cut out; with a large rectangle cut out, and nothing else; with one so large that it covers the whole of
-    # every fourth image, and nine sixteenths of any; with a white one.
+    # every fourth image, and nine sixteenths of any; with a white one of half the side cut out, and nothing else.
     "flip-shift": CONSISTENCY,
     "shift": Policy(shift=1 / 8, border="reflect"),
     "cutout": Policy(flip=0.5, shift=1 / 8, border="reflect", cutout=1 / 4),

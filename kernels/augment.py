@@ -65,11 +65,6 @@ def _check_border(border: str) -> None:
         raise ValueError(f"border must be one of {', '.join(BORDERS)}, not {border!r}")
 
 
-def _check_fill(fill: float) -> None:
-    if not math.isfinite(fill):
-        raise ValueError(f"fill must be finite, not {fill}")
-
-
 @dataclass(frozen=True, eq=False)
 class Transforms:
     """What `augment` does to each sample of a batch. What is None is not done, and costs nothing.
@@ -126,7 +121,8 @@ class Policy:
             if bounds is not None and not bounds[0] <= bounds[1]:
                 raise ValueError(f"{name} is drawn from (low, high) with low <= high, not {bounds}")
         _check_border(self.border)
-        _check_fill(self.fill)
+        if not math.isfinite(self.fill):
+            raise ValueError(f"fill must be finite, not {self.fill}")
 
 
 CONSISTENCY = Policy(flip=0.5, shift=1 / 8, border="reflect")
@@ -212,7 +208,7 @@ def augment(x: Tensor, transforms: Transforms, border: str = "zero", fill: float
         transforms: for B samples, on x's device. Parameters are constants: they get no gradient.
         border: what a shift brings in, "zero" or "reflect" (without repeating the edge; a shift beyond the side goes to and
             fro; with one pixel there is nothing else to bring in than that).
-        fill: what cut-out rectangles are filled with; 0 is mid-grey.
+        fill: what cut-out rectangles are filled with; 0 is mid-grey. Finite in x's type.
 
     Returns:
         Of x's shape and type; contiguous or channels last as x, contiguous where x is neither. Differentiable to any order
@@ -223,9 +219,10 @@ def augment(x: Tensor, transforms: Transforms, border: str = "zero", fill: float
             isn't finite.
     """
     _check_border(border)
-    _check_fill(fill)
     if x.dim() != 4 or not x.is_floating_point() or 0 in x.shape[1:]:
         raise ValueError(f"augment takes floating-point images (B, C, H, W) of a pixel or more, not {x.dtype} {tuple(x.shape)}")
+    if not abs(fill) <= torch.finfo(x.dtype).max:
+        raise ValueError(f"fill must be finite in {x.dtype}, not {fill}")
     parameters = {name: _checked(x, name, getattr(transforms, name)) for name in _PARAMETERS}
     if x.shape[1] == 1:
         parameters["saturation"] = None  # one channel is its own mean
@@ -612,7 +609,7 @@ def sum_kernel(
 @triton.jit
 def augment_kernel(
     x_ptr, out_ptr, flip_ptr, shift_ptr, cutout_ptr, brightness_ptr, saturation_ptr, contrast_ptr, partial_ptr,
-    planes, height, width, parts, numbers, fill,
+    planes, height, width, parts, numbers, fill: tl.float64,
     REFLECT: tl.constexpr, INNER: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, LINE: tl.constexpr,
     GROUP: tl.constexpr, USED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -639,7 +636,7 @@ def augment_kernel(
         x = tl.where(seen, x, 0.0)
     if cutout_ptr is not None:
         cut = _within(row, cutout_ptr, 0, sample)[:, None] & _within(column, cutout_ptr, 1, sample)[None, :]
-        x = tl.where(cut[None, :, :], fill, x)
+        x = tl.where(cut[None, :, :], tl.full((1, 1, 1), fill, REAL), x)
     out = out_ptr + (start + row[None, :, None].to(tl.int64) * length) + at[None, None, :]
     tl.store(out, x.to(out_ptr.dtype.element_ty), mask=inside)
 

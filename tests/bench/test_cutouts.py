@@ -1,5 +1,7 @@
 """The detector of cutouts, on images where it is known which have one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,6 +53,21 @@ def test_a_patch_of_another_grey_or_too_small_is_none():
     for value, side, flagged in ((0.0, CUT, True), (0.0, CUT // 2, False), (0.5, CUT, False), (-0.5, CUT, False)):
         image = background.clone()
         image[..., 10 : 10 + side, 3 : 3 + side] = value
+        assert detector.flags(image).item() == flagged
+
+
+def test_white_squares_are_told_from_strokes():
+    """At 16 pixels, by the threshold of docs/icr.md: a bar 3 broad is none, a square of 6 is one, one of 5 is none."""
+    bars = torch.full((50, 1, 16, 16), -1.0)
+    for i, image in enumerate(bars):
+        image[..., i % 12 : i % 12 + 3] = 1.0
+    found = Detector.of(bars, POLICIES["white-cutout"])
+    assert (found.window, found.fill) == (6, 1.0)
+    detector = replace(found, threshold=0.144)
+    assert not detector.flags(bars).any()
+    for side, flagged in ((6, True), (8, True), (5, False)):
+        image = bars[:1].clone()
+        image[..., 16 - side :, 16 - side :] = 1.0
         assert detector.flags(image).item() == flagged
 
 

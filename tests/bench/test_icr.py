@@ -44,7 +44,7 @@ def test_methods_and_what_they_cost(tmp_path, monkeypatch):
 def test_artefacts_are_counted_and_drawn(tmp_path):
     options = {"settings": ("terms.r1.gamma=1",), "pictures": tmp_path}
     result, table = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
-    assert [row["method"] for row in result["rows"]] == ["baseline", "CR", "bCR"]
+    assert [row["method"] for row in result["rows"]] == ["baseline", "CR, shifts", "CR", "bCR"]
     assert result["detector"]["true_positives"] > 0.5 > 0.1 > result["detector"]["false_positives"]
     assert all(isinstance(row["gain"], float) for row in result["rows"])
     assert "| bCR |" in table
@@ -60,8 +60,8 @@ def test_artefacts_are_counted_and_drawn(tmp_path):
 def test_artefacts_of_another_policy(tmp_path, policy, found):
     options = {"settings": (), "policy": policy, "weight": 3.0, "pictures": tmp_path}
     result, _ = played(icr.artefacts, "icr-artefacts", tmp_path, (0,), **options)
-    kept = experiments.load_run(next((tmp_path / "runs").glob("*-terms.cr*"))).config.terms["cr"]
-    assert (kept.policy, kept.weight) == (policy, 3)
+    kept = [experiments.load_run(run).config.terms["cr"] for run in (tmp_path / "runs").glob("*-terms.cr*")]
+    assert {(term.policy, term.weight) for term in kept} == {(policy, 3), ("shift", 3)}
     assert result["detector"]["cutout"] == found
     with pytest.raises(UserError, match="cuts nothing out"):
         icr.artefacts(policy="shift", runs=tmp_path / "runs", out=tmp_path)
