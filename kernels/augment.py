@@ -17,9 +17,9 @@ Brightness moves M of the input by b and saturation leaves it, so the colours to
 
     x -> k s x + k (1 - s) m(x) + (1 - k) M(x) + b,
 
-whose linear part A is symmetric. With S for flip and shift and K for what cutout and border keep, T(x) = K S (A x + b), its
-gradient is A S^T K g, and the gradient of that is K S A: two operators, each the other's derivative, to any order. S^T gathers
-too: a pixel was seen at two rows and two columns at most, whatever the shift.
+whose linear part A is symmetric. With S for flip and shift and K for what cutout and border keep, T(x) = K S (A x + b), plus f
+where it cuts. Its gradient is A S^T K g, and the gradient of that is K S A: two operators, each the other's derivative, to any
+order. S^T gathers too: a pixel was seen at two rows and two columns at most, whatever the shift.
 
 Arithmetic is in float32 (float64 for float64); half precision is rounded once, when stored. Autocast changes nothing.
 

@@ -352,6 +352,19 @@ def test_a_worker_computes_with_the_threads_that_it_is_given():
     assert threads == {torch.get_num_threads() + 1, torch.get_num_threads()}
 
 
+def test_workers_are_given_the_threads_that_the_preset_trains_with(monkeypatch):
+    given = []
+
+    class Worker(step.Worker):
+        def __init__(self, *args, threads):
+            given.append(threads)
+            super().__init__(*args, threads=threads)
+
+    monkeypatch.setattr(step, "Worker", Worker)
+    result = step.measure(override(tiny(), ["training.threads=1"]), turns=1, turn_seconds=0.01)
+    assert (set(given), result["threads"]) == ({1}, 1)
+
+
 def test_only_what_lies_in_no_convolution_counts_as_outside():
     """Nothing but a convolution: all of the time, but for what surrounds it."""
     x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
